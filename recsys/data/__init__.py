@@ -1,0 +1,1 @@
+"""Interactions, catalogues, vocabularies and splits."""
