@@ -127,7 +127,9 @@ def make_split(config: SplitConfig, interactions: Interactions) -> Split:
     if config.protocol == "held_out_items":
         held_out = _choose_held_out(config, interactions)
     train: list[IntArray] = []
-    validation, test, cold = [], [], []
+    validation: list[tuple[int, IntArray, IntArray, int]] = []
+    test: list[tuple[int, IntArray, IntArray, int]] = []
+    cold: list[tuple[int, IntArray, IntArray, int]] = []
     for user_num, events in enumerate(interactions.sequences()):
         warm_at = np.flatnonzero(~held_out[events])
         warm = events[warm_at]

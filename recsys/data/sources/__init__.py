@@ -1,0 +1,1 @@
+"""Where raw tables come from: RecBole atomic files, CSV, JSON lines, Parquet."""
