@@ -1,0 +1,65 @@
+"""The configuration of one run: one small object a stage, nothing that a stage does not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.evaluate import EvaluateConfig
+from pipelines.ingest import IngestConfig
+from pipelines.publish import PublishConfig
+from recsys.config import Config
+from recsys.embeddings.text import TextEncoderConfig
+from recsys.heads.fusion import FusionConfig
+
+
+class RuntimeConfig(Config):
+    """Place and speed; never the result."""
+
+    root: Path = Path(".recsys")
+    """Artifacts, caches, registry and feature store. Relative to the folder where the command runs."""
+    executor: Literal["ray", "local"] = "ray"
+    """Who embeds: a Ray actor pool, or this process."""
+    ray_address: str | None = None
+    """A running cluster's address; null starts one on this machine for the run."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Encoder actors; each loads the model once. On one small machine more than one only costs memory."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of torch; null: all cores."""
+
+
+class ColdConfig(Config):
+    """The cold board: the same models once more on a split where some items have no interactions at all."""
+
+    enabled: bool = True
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    seed: int = 0
+
+
+class RunConfig(Config):
+    """Everything that `recsys run` needs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    """Name of the registered model."""
+    data: IngestConfig
+    cold: ColdConfig = ColdConfig()
+    embed: tuple[TextEncoderConfig, ...] = ()
+    """One embedding table each; empty: an ID-only model."""
+    backbone: FusionConfig = FusionConfig()
+    """The ID-only SASRec."""
+    rank: FusionConfig = FusionConfig()
+    """The fused model."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+    seed: int = 0
+    """Of initial weights, batches and dropout; the split has its own."""
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> RunConfig:
+        names = [encoder.name for encoder in self.embed]
+        if len(set(names)) != len(names):
+            raise ValueError(f"embed: two encoders have the same name: {', '.join(names)}")
+        return self

@@ -1,0 +1,76 @@
+"""Stage `ingest`: raw tables -> clean interactions and catalog; bad rows stand in quarantine with their reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import Field
+
+from pipelines.stage import Inputs, Surroundings
+from recsys.artifacts.artifact import Artifact
+from recsys.artifacts.atomic import sha256_of
+from recsys.config import Config
+from recsys.data.catalog import ItemCatalog
+from recsys.data.interactions import Interactions
+from recsys.data.sources.recbole import RecBoleSource
+from recsys.data.sources.table import TableSource
+from recsys.data.validation import ValidationConfig, clean
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import DataError
+
+VERSION = 1
+
+
+class IngestConfig(Config):
+    source: Annotated[RecBoleSource | TableSource, Field(discriminator="kind")]
+    """Where the raw tables are: `kind: recbole` or `kind: table`."""
+    validation: ValidationConfig = ValidationConfig()
+
+
+def raw_digest(config: IngestConfig) -> str:
+    """sha256 over the raw files' bytes. Raises DataError when the interactions are missing."""
+    running = hashlib.sha256()
+    for file in config.source.files():
+        if file.is_file():
+            running.update(sha256_of(file).encode())
+        elif file == config.source.files()[0] or config.source.kind == "table":
+            raise DataError(f"{file}: no such file")
+    return running.hexdigest()
+
+
+def run(config: IngestConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
+    data = clean(config.source.read_interactions(), config.source.read_items(), config.validation)
+    data.interactions.to_frame().write_parquet(folder / "interactions.parquet")
+    pl.DataFrame({"user_id": data.interactions.users.ids}).write_parquet(folder / "users.parquet")
+    data.catalog.table.write_parquet(folder / "items.parquet")
+    quarantine = folder / "quarantine"
+    quarantine.mkdir()
+    data.quarantine.write_parquet(quarantine / "rows.parquet")
+    counts = data.quarantine_counts()
+    for reason, count in counts.items():
+        surroundings.reporter.say(f"  [yellow]quarantine[/] {count:,} rows · {reason}")
+    return {
+        "users": len(data.interactions.users),
+        "items": len(data.catalog),
+        "interactions": len(data.interactions),
+        "quarantined": len(data.quarantine),
+        "quarantine": counts,
+        "notes": data.notes,
+    }
+
+
+@dataclass(frozen=True)
+class Ingested:
+    interactions: Interactions
+    catalog: ItemCatalog
+
+
+def load(artifact: Artifact) -> Ingested:
+    catalog = ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
+    users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
+    return Ingested(Interactions.of_frame(pl.read_parquet(artifact.file("interactions.parquet")), catalog.items, users), catalog)

@@ -1,0 +1,47 @@
+"""The graph of stages of one run, in an order that respects it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipelines import embed, evaluate, ingest, publish, rank, split
+from pipelines.config import RunConfig
+from pipelines.publish import Services
+from pipelines.rank import RankConfig
+from pipelines.stage import Step
+from recsys.data.split import SplitConfig
+
+
+def build_plan(config: RunConfig, services: Services) -> list[Step]:
+    """Every step of the run. A step reads only what its `inputs` name."""
+    data = {"data": "ingest"}
+    steps = [
+        Step("ingest", ingest.VERSION, config.data, ingest.run, raw_digest=partial(ingest.raw_digest, config.data)),
+        Step("split:warm", split.VERSION, SplitConfig(), split.run, data),
+    ]
+    boards = ["warm"]
+    if config.cold.enabled:
+        held_out = SplitConfig(protocol="held_out_items", held_out_share=config.cold.held_out_share, seed=config.cold.seed)
+        steps.append(Step("split:cold", split.VERSION, held_out, split.run, data))
+        boards.append("cold")
+    steps += [Step(f"embed:{encoder.name}", embed.VERSION, encoder, embed.run, data) for encoder in config.embed]
+    tables = {f"table:{encoder.name}": f"embed:{encoder.name}" for encoder in config.embed}
+    for board in boards:
+        of_split = {"split": f"split:{board}"}
+        steps.append(Step(f"backbone:{board}", rank.VERSION, RankConfig(model=config.backbone, seed=config.seed), rank.run, of_split))
+        steps.append(Step(f"rank:{board}", rank.VERSION, RankConfig(model=config.rank, seed=config.seed), rank.run, {**of_split, **tables}))
+    trained = {f"{stage}:{board}": f"{stage}:{board}" for board in boards for stage in ("split", "backbone", "rank")}
+    steps.append(Step("evaluate", evaluate.VERSION, config.evaluate, evaluate.run, {**data, **tables, **trained}))
+    finished = {**data, **tables, "split": "split:warm", "rank": "rank:warm", "evaluation": "evaluate"}
+    release = publish.ReleaseConfig(name=config.name, encoders=config.embed, publish=config.publish)
+    steps.append(Step("publish", publish.VERSION, release, partial(publish.run, services=services), finished))
+    return steps
+
+
+def up_to(plan: list[Step], stage: str) -> list[Step]:
+    """The steps of `stage` and all that they need, in order."""
+    wanted = {step.name for step in plan if step.stage == stage}
+    for step in reversed(plan):
+        if step.name in wanted:
+            wanted |= set(step.inputs.values())
+    return [step for step in plan if step.name in wanted]

@@ -1,0 +1,139 @@
+"""Walking the plan: open what is cached, run what is not, and show the outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.config import RunConfig
+from pipelines.executors import make_executor
+from pipelines.ledger import Ledger, Status
+from pipelines.plan import build_plan, up_to
+from pipelines.progress import RichReporter, SilentReporter
+from pipelines.services import make_services
+from pipelines.stage import Step, Surroundings
+from recsys.artifacts.artifact import Artifact
+from recsys.artifacts.atomic import read_json
+from recsys.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """artifacts: step name -> its artifact.  ran: names of the steps that ran, the others were cached."""
+
+    artifacts: dict[str, Artifact]
+    ran: tuple[str, ...]
+    seconds: float
+    board: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def report(self) -> Path | None:
+        return self.artifacts["evaluate"].path / "report.html" if "evaluate" in self.artifacts else None
+
+    def to_json(self) -> dict[str, Any]:
+        published = self.artifacts["publish"].manifest.metadata if "publish" in self.artifacts else {}
+        return {
+            "seconds": round(self.seconds, 3),
+            "ran": list(self.ran),
+            "artifacts": {name: str(artifact.path) for name, artifact in self.artifacts.items()},
+            "board": self.board,
+            "report": str(self.report) if self.report else None,
+            "model": {k: published[k] for k in ("name", "version", "alias", "gate", "parity_max_difference") if k in published},
+        }
+
+
+def survey(config: RunConfig) -> list[Status]:
+    root = config.runtime.root.absolute()
+    return Ledger(root).survey(build_plan(config, make_services(root)))
+
+
+def run_plan(config: RunConfig, console: Console, *, quiet: bool = False, last_stage: str | None = None, force: Sequence[str] = ()) -> RunResult:
+    """Run what is not cached. Raises the stage's own error; what was finished stays finished."""
+    import torch
+
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    started = time.monotonic()
+    root = config.runtime.root.absolute()
+    ledger = Ledger(root)
+    plan = build_plan(config, make_services(root))
+    if last_stage:
+        plan = up_to(plan, last_stage)
+    _require_known(force, plan)
+    reporter = SilentReporter() if quiet else RichReporter(console)
+    artifacts: dict[str, Artifact] = {}
+    ran: list[str] = []
+    with ledger.lock(), make_executor(config.runtime.executor, config.runtime.ray_address, config.runtime.workers) as executor:
+        surroundings = Surroundings(reporter, executor, root / "embeddings", root)
+        for status in ledger.survey(plan):
+            step = status.step
+            if status.cached and step.stage in force:
+                ledger.forget(status)
+            elif status.cached:
+                artifacts[step.name] = ledger.open(status)
+                reporter.say(f"[dim]· {step.name:<18} cached[/]")
+                continue
+            reporter.say(f"[bold]▸ {step.name:<18}[/] [dim]{status.reason}[/]")
+            begun = time.monotonic()
+            artifacts[step.name] = ledger.run(status, {role: artifacts[name] for role, name in step.inputs.items()}, surroundings)
+            ran.append(step.name)
+            reporter.say(f"[green]✓ {step.name:<18}[/] {time.monotonic() - begun:6.1f} s  [dim]{_gist(artifacts[step.name])}[/]")
+    board = read_json(artifacts["evaluate"].file("board.json")) if "evaluate" in artifacts else []
+    return RunResult(artifacts, tuple(ran), time.monotonic() - started, board)
+
+
+def _require_known(stages: Sequence[str], plan: list[Step]) -> None:
+    known = list(dict.fromkeys(step.stage for step in plan))
+    for stage in stages:
+        if stage not in known:
+            raise ConfigError(f"--force {stage}: no such stage; known: {', '.join(known)}")
+
+
+def _gist(artifact: Artifact) -> str:
+    """A few facts of a finished step for the terminal."""
+    hidden = {"step", "version", "config", "stage_seconds", "split_hash", "space_id", "spaces", "seed", "seconds", "train_seconds", "notes", "quarantine", "name"}
+    facts = [f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int | float) else f"{key.replace('_', ' ')} {value}" for key, value in artifact.manifest.metadata.items() if key not in hidden and not isinstance(value, dict | list)]
+    return " · ".join(facts[:6])
+
+
+def show_plan(statuses: list[Status], console: Console) -> None:
+    table = Table("step", "state", "why", "key")
+    for status in statuses:
+        table.add_row(status.step.name, "[green]cached[/]" if status.cached else "[yellow]will run[/]", status.reason, status.key[:12])
+    console.print(table)
+
+
+def show_result(result: RunResult, console: Console) -> None:
+    """The table that ends every run: model x Recall@10, NDCG@10, cold Recall@10, seconds."""
+    table = Table(title="Full-catalogue ranking, test cases, seen items masked; 95 % bootstrap intervals", title_justify="left")
+    table.add_column("model")
+    for column in ("Recall@10", "NDCG@10", "cold Recall@10", "seconds"):
+        table.add_column(column, justify="right")
+    best = max((row["ndcg@10"] for row in result.board), default=None)
+    for row in result.board:
+        mark = "bold green" if row["ndcg@10"] == best else ""
+        cold = row.get("cold_recall@10")
+        table.add_row(
+            row["label"],
+            f"{row['recall@10']:.4f} [dim]±{_half(row['recall@10_interval']):.4f}[/]",
+            f"{row['ndcg@10']:.4f} [dim]±{_half(row['ndcg@10_interval']):.4f}[/]",
+            "–" if cold is None else f"{cold:.4f}",
+            f"{row['seconds']:.1f}",
+            style=mark,
+        )
+    console.print(table)
+    if "publish" in result.artifacts:
+        facts = result.artifacts["publish"].manifest.metadata
+        console.print(f"model   models:/{facts['name']}@{facts['alias']}  (version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e})")
+    console.print(f"report  {result.report}", soft_wrap=True)
+    console.print(f"{len(result.ran)} of {len(result.artifacts)} steps ran, {result.seconds:.0f} s in all", highlight=False)
+
+
+def _half(interval: list[float]) -> float:
+    return (interval[1] - interval[0]) / 2
