@@ -1,0 +1,1 @@
+"""Models of interactions. Those without vectors are Scorers; sequential ones are Backbones."""

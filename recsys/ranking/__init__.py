@@ -1,0 +1,1 @@
+"""From scores to ordered lists: top-k and the item index."""
