@@ -90,7 +90,9 @@ def save_bundle(
     build_index(ranker.items(), space_id).save(folder / "index")
     catalog.table.write_parquet(folder / "items.parquet")
     rows = [row.tolist() for row in histories]
-    pl.DataFrame({"user_id": list(users.ids), "item_nums": rows}, schema={"user_id": pl.String, "item_nums": pl.List(pl.Int64)}).write_parquet(folder / "users.parquet")
+    pl.DataFrame({"user_id": list(users.ids), "item_nums": rows}, schema={"user_id": pl.String, "item_nums": pl.List(pl.Int64)}).write_parquet(
+        folder / "users.parquet"
+    )
     write_json(folder / "encoders.json", {signal: dict(config) for signal, config in encoders.items()})
     facts = {"name": name, "spaces": dict(ranker.spaces), "space_id": space_id, "split_digest": split_digest, "metrics": dict(metrics)}
     write_json(folder / "bundle.json", facts)

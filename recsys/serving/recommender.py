@@ -167,7 +167,12 @@ class Recommender:
         best = sorted(kept, key=lambda pair: (-pair[0], pair[1]))[:k]
         ids = state.catalog.items.ids
         return pl.DataFrame(
-            {"item_id": [ids[i] for _, i in best], "title": [state.titles[i] for _, i in best], "score": [v for v, _ in best], "rank": list(range(1, len(best) + 1))},
+            {
+                "item_id": [ids[i] for _, i in best],
+                "title": [state.titles[i] for _, i in best],
+                "score": [v for v, _ in best],
+                "rank": list(range(1, len(best) + 1)),
+            },
             schema={"item_id": pl.String, "title": pl.String, "score": pl.Float32, "rank": pl.Int32},
         )
 
@@ -252,7 +257,9 @@ class Recommender:
         """float32 (B, C): the only place where a score is made."""
         scores = state.ranker.score(queries, item_nums)
         if not np.isfinite(scores).all():
-            raise NonFiniteError(f"model {self.name} {self.version} gave NaN or infinity for {len(queries)} requests; its weights are damaged, publish it again")
+            raise NonFiniteError(
+                f"model {self.name} {self.version} gave NaN or infinity for {len(queries)} requests; its weights are damaged, publish it again"
+            )
         return scores
 
     def _best(self, state: _State, names: list[str], queries: Queries, item_nums: IntArray, k: int, exclude_seen: bool) -> pl.DataFrame:
@@ -298,5 +305,3 @@ def _checked_ids(ids: Sequence[Any], what: str) -> list[str]:
         if not isinstance(one, str) or not one:
             raise DataError(f"{what}: ids are strings, got {one!r} ({type(one).__name__})")
     return list(ids)
-
-
