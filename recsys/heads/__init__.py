@@ -1,0 +1,1 @@
+"""Lightweight heads: from vectors and signals to scores."""

@@ -1,0 +1,143 @@
+"""`FusedRanker`: IDs and frozen text vectors in one sequential ranker, ready to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from recsys.artifacts.atomic import read_json, write_bytes, write_json
+from recsys.errors import ArtifactError, DataError
+from recsys.heads.config import FusionConfig
+from recsys.heads.dot import HeadedScorer
+from recsys.heads.network import FusionNetwork
+from recsys.heads.signals import present as present_rows
+from recsys.models.sasrec import SasRec
+from recsys.types import BoolArray, FloatArray, IntArray, Queries
+
+ID = "id"
+"""Name of the collaborative signal in `shares`."""
+FORMAT = 1
+
+
+class FusedRanker:
+    """A fitted Scorer and Backbone. Immutable; items are computed once.
+
+    components: float32 (n, 1 + S, d), the gated share of ID and signals in each item vector (order: "id", then `spaces`).
+    normalisers: signal -> (mean (d_s,), map (d_s, k)), fitted on training items.
+    spaces: signal -> space_id of the vectors it was trained on.
+    """
+
+    def __init__(
+        self,
+        config: FusionConfig,
+        network: FusionNetwork,
+        components: Tensor,
+        scorable: BoolArray,
+        normalisers: Mapping[str, tuple[Tensor, Tensor]],
+        spaces: Mapping[str, str],
+        default_state: FloatArray | None = None,
+    ) -> None:
+        self.config, self.spaces = config, dict(spaces)
+        self._network = network.eval().requires_grad_(False)
+        self._normalisers = dict(normalisers)
+        with torch.no_grad():
+            self._components = components.detach().clone()
+            inputs = self._components.sum(dim=1)
+            outputs = network.project(inputs)
+        self._backbone = SasRec(network.encoder, inputs, outputs.numpy().copy(), scorable, default_state)
+        self._scorer = HeadedScorer(self._backbone)
+
+    @property
+    def n_items(self) -> int:
+        return self._backbone.n_items
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return (ID, *self.spaces)
+
+    def scorable_items(self) -> BoolArray:
+        """False: no training interaction and no text vector."""
+        return self._backbone.scorable_items()
+
+    def represent(self, queries: Queries) -> FloatArray:
+        """float32 (B, d)."""
+        return self._backbone.represent(queries)
+
+    def items(self) -> FloatArray:
+        """float32 (n_items, d), read-only."""
+        return self._backbone.items()
+
+    def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
+        """float32 (B, C) = represent @ items.T."""
+        return self._scorer.score(queries, item_nums)
+
+    def shares(self, queries: Queries, item_nums: IntArray) -> dict[str, FloatArray]:
+        """signal -> float32 (B, C); the signals' shares add up to the score."""
+        states = self.represent(queries)
+        with torch.no_grad():
+            parts = self._network.project(self._components[torch.from_numpy(item_nums)]).numpy()
+        return {name: np.asarray(states @ parts[:, number].T, dtype=np.float32) for number, name in enumerate(self.signals)}
+
+    def with_items(self, vectors: Mapping[str, FloatArray]) -> FusedRanker:
+        """A ranker with m items appended that have text and no interactions. vectors: signal -> float32 (m, d_s), rows aligned.
+
+        Raises:
+            DataError: not exactly the signals of this ranker, or shapes that do not fit.
+        """
+        if set(vectors) != set(self.spaces) or not self.spaces:
+            hint = "" if self.spaces else "; an ID-only model cannot rank new items"
+            raise DataError(f"new items need the signals {sorted(self.spaces)}, got {sorted(vectors)}{hint}")
+        m = len(next(iter(vectors.values())))
+        for name, values in vectors.items():
+            expected = (m, len(self._normalisers[name][0]))
+            if values.shape != expected:
+                raise DataError(f"signal {name!r}: vectors of shape {values.shape}, expected {expected}")
+        present = np.stack([np.zeros(m, dtype=np.bool_), *(present_rows(vectors[name], name) for name in self.spaces)], axis=1)
+        with torch.no_grad():
+            normalised = {name: normalise(vectors[name], *self._normalisers[name]) for name in self.spaces}
+            nothing = torch.zeros(m, self.config.encoder.dim)
+            more = self._network.components(nothing, normalised, torch.from_numpy(present), torch.zeros(m))
+        scorable = np.concatenate([self.scorable_items(), present.any(axis=1)])
+        return FusedRanker(
+            self.config, self._network, torch.cat([self._components, more]), scorable, self._normalisers, self.spaces, self._backbone.default_state
+        )
+
+    def save(self, folder: Path) -> None:
+        """ranker.safetensors and ranker.json. The ID table itself is not needed any more: the components hold it."""
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items() if name != "ids.weight"}
+        tensors |= {"components": self._components, "default_state": torch.from_numpy(self._backbone.default_state.copy())}
+        tensors["scorable"] = torch.from_numpy(self.scorable_items().astype(np.uint8))
+        for name, (mean, matrix) in self._normalisers.items():
+            tensors |= {f"mean.{name}": mean, f"map.{name}": matrix}
+        write_bytes(folder / "ranker.safetensors", safetensors.torch.save({name: t.detach().clone().contiguous() for name, t in tensors.items()}))
+        # A list: JSON objects are sorted when written, and the order of the signals is that of the components.
+        facts = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "spaces": [[name, space] for name, space in self.spaces.items()]}
+        write_json(folder / "ranker.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Raises ArtifactError: files missing, or written by another version."""
+        try:
+            facts = read_json(folder / "ranker.json")
+            tensors = safetensors.torch.load((folder / "ranker.safetensors").read_bytes())
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{folder}: no saved ranker ({Path(error.filename).name} is missing)") from None
+        if facts["format"] != FORMAT:
+            raise ArtifactError(f"{folder}: ranker format {facts['format']}, this code reads {FORMAT}")
+        config, spaces = FusionConfig.parse(facts["config"], source=str(folder)), dict(facts["spaces"])
+        normalisers = {name: (tensors[f"mean.{name}"], tensors[f"map.{name}"]) for name in spaces}
+        network = FusionNetwork(config, 1, {name: matrix.shape[1] for name, (_, matrix) in normalisers.items()})
+        state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        network.load_state_dict(state | {"ids.weight": network.ids.weight.detach()})
+        return cls(config, network, tensors["components"], tensors["scorable"].numpy().astype(np.bool_), normalisers, spaces, tensors["default_state"].numpy())
+
+
+def normalise(vectors: FloatArray, mean: Tensor, matrix: Tensor) -> Tensor:
+    """float32 (n, k)."""
+    return (torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)) - mean) @ matrix

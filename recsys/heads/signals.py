@@ -1,0 +1,53 @@
+"""Frozen text vectors made ready for a linear layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.errors import DataError, NonFiniteError
+from recsys.types import BoolArray, FloatArray
+
+_EPSILON = 1e-6
+
+
+def fit_transform(vectors: FloatArray, kind: Literal["standardise", "whiten"], components: int) -> tuple[Tensor, Tensor]:
+    """mean float32 (d,) and map float32 (d, k) such that rows of `(vectors - mean) @ map` have a norm of about 1.
+
+    vectors: float (n, d), training items only: nothing of a held-out item enters a normaliser.
+
+    Raises:
+        DataError: fewer than two vectors.
+    """
+    if len(vectors) < 2:
+        raise DataError(f"{len(vectors)} training items have a vector of this signal; at least 2 are needed to normalise it")
+    values = vectors.astype(np.float64)
+    mean = values.mean(axis=0)
+    centred = values - mean
+    if kind == "standardise":
+        deviation = centred.std(axis=0)
+        kept = deviation > _EPSILON
+        matrix = np.diag(np.divide(1.0, deviation, out=np.zeros_like(deviation), where=kept)) / np.sqrt(max(1, kept.sum()))
+    else:
+        variances, axes = np.linalg.eigh(centred.T @ centred / len(values))
+        variances, axes = variances[::-1], axes[:, ::-1]
+        k = min(components, int((variances > max(variances[0], 0.0) * _EPSILON).sum()))
+        # The sign of an axis is arbitrary; its largest entry is made positive, so that machines agree.
+        signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+        matrix = (axes * signs)[:, :k] / np.sqrt(variances[:k] * max(1, k))
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(matrix.astype(np.float32))
+
+
+def present(vectors: FloatArray, name: str) -> BoolArray:
+    """bool (n,): False where the vector is all zeros, which stands for an item without this signal.
+
+    Raises:
+        NonFiniteError: NaN or infinity, named with signal and row.
+    """
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise NonFiniteError(f"signal {name!r}: vector of item_num {int(bad.argmax())} is not finite ({int(bad.sum())} such items)")
+    return np.asarray((vectors != 0).any(axis=1), dtype=np.bool_)
