@@ -1,0 +1,215 @@
+"""Who embeds: this process, or a pool of Ray actors. The driver alone writes the cache, so nodes need no shared folder."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.encoder import Encoder
+from recsys.embeddings.text import TextEncoder, TextEncoderConfig
+from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
+
+Progress = Callable[[int, int], None]
+BATCH = 128
+"""Texts a stored batch: what a killed run loses at most, times the number of workers."""
+
+
+class Executor(Protocol):
+    """Fills `cache` with the vectors of `texts`; only missing texts are computed, each finished batch is stored at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
+        """progress(done, total) after each batch. Raises RetryableError, NonFiniteError, SpaceMismatchError."""
+        ...
+
+
+class LocalExecutor:
+    """In this process."""
+
+    name = "local"
+
+    def __init__(self, *, load: Callable[[TextEncoderConfig], Encoder] = TextEncoder.load, batch: int = BATCH) -> None:
+        self._load, self._batch = load, batch
+
+    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
+        batches, total = _missing_batches(texts, cache, self._batch)
+        if not total:
+            return
+        encoder = self._load(config)
+        _require_space(encoder, cache.space.space_id)
+        done = 0
+        for batch in batches:
+            cache.put(batch, encoder.encode(batch))
+            done += len(batch)
+            progress(done, total)
+
+
+class EncoderActor:
+    """Loads the encoder once, then maps batches {"row"} + {"text"} to {"row", "vector"}."""
+
+    def __init__(self, config: dict[str, Any], space_id: str, threads: int) -> None:
+        import torch
+
+        # Ray limits an actor to one thread; the encoder is the only work on the machine.
+        torch.set_num_threads(threads)
+        self._encoder = TextEncoder.load(TextEncoderConfig.parse(config))
+        _require_space(self._encoder, space_id)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        vectors = self._encoder.encode([str(text) for text in batch["text"]])
+        node = ray.get_runtime_context().get_node_id()
+        return {"row": batch["row"].copy(), "vector": vectors, "node": np.array([node] * len(vectors))}
+
+
+class RayExecutor:
+    """A pool of `workers` actors on the cluster at `address`; None starts Ray on this machine and stops it in `close`.
+
+    `nodes` holds the Ray node ids that computed something.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self, address: str | None = None, workers: int = 1, *, threads: int | None = None, batch: int = BATCH, no_progress_seconds: float = 300.0, spread: bool = False
+    ) -> None:
+        self._address, self._workers, self._batch = address, workers, batch
+        self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self._patience, self._spread = no_progress_seconds, spread
+        self._owned = False
+        self.nodes: set[str] = set()
+
+    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
+        batches, total = _missing_batches(texts, cache, self._batch)
+        if not total:
+            return
+        self._connect()
+        done = 0
+        for block in self._watched(lambda: self._blocks(config, batches, cache.space.space_id)):
+            flat = [text for batch in batches for text in batch]
+            self.nodes.update(block["node"].tolist())
+            cache.put([flat[row] for row in block["row"].tolist()], np.array(block["vector"], dtype=np.float32))
+            done += len(block["row"])
+            progress(done, total)
+        if done != total:
+            raise RetryableError(f"Ray returned {done} of {total} vectors; what is done is stored, run again")
+
+    def close(self) -> None:
+        """Stop the Ray that this executor started."""
+        import ray
+
+        if self._owned and ray.is_initialized():
+            ray.shutdown()
+        self._owned = False
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if ray.is_initialized():
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
+        try:
+            if self._address is not None:
+                ray.init(address=self._address, **quiet)
+            else:
+                # With two CPUs the actors can take them all, and the tasks that feed them never start.
+                cpus = max(4, os.cpu_count() or 1, self._workers + 2)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+        except (ConnectionError, RuntimeError, TimeoutError) as error:
+            raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {error}") from error
+        self._owned = True
+
+    def _blocks(self, config: TextEncoderConfig, batches: list[list[str]], space_id: str) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
+        import ray
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        tables, start = [], 0
+        for batch in batches:
+            tables.append(pa.table({"row": np.arange(start, start + len(batch)), "text": batch}))
+            start += len(batch)
+        mapped = ray.data.from_arrow(tables).map_batches(
+            EncoderActor,
+            compute=ray.data.ActorPoolStrategy(min_size=self._workers if self._spread else 1, max_size=self._workers),
+            batch_size=None,  # a block is a batch already
+            num_cpus=1,
+            fn_constructor_args=(config.model_dump(mode="json"), space_id, self._threads),
+            **({"scheduling_strategy": "SPREAD"} if self._spread else {}),
+        )
+        yield from mapped.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+
+    def _watched(self, start: Callable[[], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        """Blocks as they come. Raises RetryableError when none comes for too long, or when Ray lost the workers."""
+        arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+
+        def pull() -> None:
+            try:
+                for block in start():
+                    arrived.put(block)
+                arrived.put(None)
+            except BaseException as error:
+                arrived.put(error)
+
+        threading.Thread(target=pull, daemon=True).start()
+        while True:
+            try:
+                found = arrived.get(timeout=self._patience)
+            except queue.Empty:
+                raise RetryableError(f"Ray finished no batch for {self._patience:.0f} s; what is done is stored, run again (does the cluster have free CPUs?)") from None
+            if found is None:
+                return
+            if isinstance(found, BaseException):
+                raise _translated(found) from found
+            yield found
+
+
+def _translated(error: BaseException) -> BaseException:
+    """The platform's own error out of Ray's wrappers; anything else of Ray's can be tried again."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None) or seen.__cause__
+        for candidate in (seen, cause):
+            if isinstance(candidate, RecsysError):
+                for kind in type(candidate).__mro__:
+                    if kind.__module__ == "recsys.errors":
+                        return kind(str(candidate)) if kind.__name__ != "UnknownIdError" else candidate
+        seen = cause if cause is not seen else None
+    return RetryableError(f"Ray: {type(error).__name__}: {str(error)[-500:]}")
+
+
+def _missing_batches(texts: Sequence[str], cache: EmbeddingCache, size: int) -> tuple[list[list[str]], int]:
+    """Texts of similar length stand together, so that batches hold little padding."""
+    missing = sorted(cache.missing(texts), key=len)
+    return [missing[i : i + size] for i in range(0, len(missing), size)], len(missing)
+
+
+def _require_space(encoder: Encoder, space_id: str) -> None:
+    if encoder.space.space_id != space_id:
+        raise SpaceMismatchError(f"the cache holds space {space_id}, this encoder makes {encoder.space.space_id}; every node needs the same weights")
+
+
+@contextmanager
+def make_executor(kind: str, address: str | None = None, workers: int = 1) -> Iterator[LocalExecutor | RayExecutor]:
+    """"local" or "ray"; Ray starts with the first text that is missing, and stops at the end."""
+    if kind == "local":
+        yield LocalExecutor()
+    elif kind == "ray":
+        executor = RayExecutor(address, workers)
+        try:
+            yield executor
+        finally:
+            executor.close()
+    else:
+        raise ConfigError(f"unknown executor {kind!r}; known: local, ray")

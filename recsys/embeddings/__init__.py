@@ -1,0 +1,1 @@
+"""Texts to vectors: versioned spaces, encoders, a content-addressed cache, tables."""

@@ -1,0 +1,34 @@
+"""`EmbeddingSpace`: everything that can move a vector, and the id that is its hash."""
+
+from __future__ import annotations
+
+from recsys.config import Config, digest_of
+
+
+class EmbeddingSpace(Config):
+    """Two vectors may be compared only if the `space_id` of both is equal. Machine paths never enter."""
+
+    model: str
+    """Name of the model as configured; for a folder its last part."""
+    revision: str
+    """sha256 of the weight files."""
+    tokenizer: str
+    """sha256 of the tokenizer's files (of the weight file, where the tokenizer is inside)."""
+    template: str
+    """How the text is made of the item's fields."""
+    max_length: int
+    """Tokens a window; longer texts are split into windows."""
+    layer: int
+    """Index into the hidden states; -1 is the last, after the final norm."""
+    pooling: str
+    attention: str
+    """causal or bidirectional."""
+    normalise: bool
+    dtype: str
+    """Of the computation; vectors are stored as float32."""
+    dim: int
+
+    @property
+    def space_id(self) -> str:
+        """First 16 hex digits of the sha256 of all fields."""
+        return digest_of(self.model_dump(mode="json"))[:16]

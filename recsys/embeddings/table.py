@@ -1,0 +1,83 @@
+"""`EmbeddingTable`: one vector an item, with the space they live in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recsys.artifacts.atomic import read_json, read_npy, write_json, write_npy
+from recsys.data.vocabulary import Vocabulary
+from recsys.embeddings.space import EmbeddingSpace
+from recsys.errors import ArtifactError, NonFiniteError, SpaceMismatchError
+from recsys.types import FloatArray
+
+VALUES, IDS, SPACE = "values.npy", "ids.json", "space.json"
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Row r of `values` float32 (n, d), read-only, is the vector of id r of `vocabulary`.
+
+    Raises:
+        ArtifactError: shapes that do not fit.  NonFiniteError: NaN or infinity.
+    """
+
+    values: FloatArray
+    vocabulary: Vocabulary
+    space: EmbeddingSpace
+
+    def __post_init__(self) -> None:
+        expected = (len(self.vocabulary), self.space.dim)
+        if self.values.shape != expected or self.values.dtype != np.float32:
+            raise ArtifactError(f"an embedding table of space {self.space_id} is float32 {expected}, got {self.values.dtype} {self.values.shape}")
+        if not np.isfinite(self.values).all():
+            row = int(np.flatnonzero(~np.isfinite(self.values).all(axis=1))[0])
+            raise NonFiniteError(f"embedding table of {self.space.model}: NaN or infinity in the vector of {self.vocabulary.ids[row]!r}")
+        # A view: the caller's own array keeps its flags.
+        view = self.values.view()
+        view.flags.writeable = False
+        object.__setattr__(self, "values", view)
+
+    @property
+    def space_id(self) -> str:
+        return self.space.space_id
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def require_space(self, space_id: str) -> None:
+        """Raises SpaceMismatchError unless this table lives in `space_id`."""
+        if space_id != self.space_id:
+            raise SpaceMismatchError(f"expected embedding space {space_id}, this table of {self.space.model!r} is in {self.space_id}; embed the items with the other encoder")
+
+    def aligned_to(self, vocabulary: Vocabulary) -> FloatArray:
+        """float32 (len(vocabulary), d) in the order of `vocabulary`. Raises UnknownIdError unless all ids are covered."""
+        return np.ascontiguousarray(self.values[self.vocabulary.nums(vocabulary.ids)])
+
+    def save(self, folder: Path) -> None:
+        write_npy(folder / VALUES, np.ascontiguousarray(self.values))
+        write_json(folder / IDS, list(self.vocabulary.ids))
+        write_json(folder / SPACE, {**self.space.model_dump(mode="json"), "space_id": self.space_id})
+
+    @classmethod
+    def load(cls, folder: Path, *, mapped: bool = False) -> EmbeddingTable:
+        """Raises ArtifactError: missing or unreadable files, or a space whose id does not follow from its fields."""
+        try:
+            fields = dict(read_json(folder / SPACE))
+            stated = fields.pop("space_id", None)
+            space = EmbeddingSpace.parse(fields, source=str(folder / SPACE))
+            vocabulary = Vocabulary(read_json(folder / IDS))
+            values = read_npy(folder / VALUES, mapped=mapped)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{folder}: not an embedding table, {error.filename} is missing") from None
+        except (ValueError, TypeError, EOFError) as error:
+            raise ArtifactError(f"{folder}: embedding table not readable: {error}") from None
+        if stated != space.space_id:
+            raise SpaceMismatchError(f"{folder / SPACE} states space {stated}, its fields give {space.space_id}")
+        return cls(values, vocabulary, space)
