@@ -16,9 +16,14 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from recsys.data.catalog import ItemCatalog
+from recsys.data.interactions import Interactions
+from recsys.data.split import Split, SplitConfig, make_split
 
 # A busy machine is slow now and then; that is no fault of the code under test.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -47,3 +52,37 @@ def _unchanged_process() -> Iterator[None]:
     torch.set_default_dtype(dtype)
     torch.set_rng_state(torch_state)
     np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@pytest.fixture
+def tiny_catalog() -> ItemCatalog:
+    """Twelve items `i0`..`i11` with title, year and categories; `i11` has no text."""
+    return ItemCatalog(
+        pl.DataFrame(
+            {
+                "item_id": [f"i{k}" for k in range(12)],
+                "title": [f"Title {k}" for k in range(11)] + [None],
+                "year": [str(1990 + k) for k in range(11)] + [None],
+                "categories": [["Comedy"] if k % 2 else ["Drama", "Crime"] for k in range(11)] + [[]],
+            }
+        )
+    )
+
+
+@pytest.fixture
+def tiny_interactions(tiny_catalog: ItemCatalog) -> Interactions:
+    """Eight users `u0`..`u7`; user k meets items k, k+1, ..., k+5 (modulo eleven) at times 0..5. Nobody meets `i11`."""
+    events = [(f"u{user}", f"i{(user + step) % 11}", step) for user in range(8) for step in range(6)]
+    return Interactions.of_frame(pl.DataFrame(events, schema=["user_id", "item_id", "time"], orient="row"), tiny_catalog.items)
+
+
+@pytest.fixture
+def tiny_split(tiny_interactions: Interactions) -> Split:
+    """Leave-last-out: user k trains on k..k+3, validates on k+4, is tested on k+5."""
+    return make_split(SplitConfig(), tiny_interactions)
+
+
+@pytest.fixture
+def tiny_cold_split(tiny_interactions: Interactions) -> Split:
+    """The same with two of the eleven items held out."""
+    return make_split(SplitConfig(protocol="held_out_items", held_out_share=0.15), tiny_interactions)
