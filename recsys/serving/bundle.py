@@ -87,7 +87,7 @@ def save_bundle(
     (folder / "index").mkdir()
     ranker.save(folder / "ranker")
     space_id = fused_space_id(folder / "ranker", ranker.spaces)
-    build_index(ranker.items(), space_id).save(folder / "index")
+    build_index(ranker.items(), space_id, catalog.items).save(folder / "index")
     catalog.table.write_parquet(folder / "items.parquet")
     rows = [row.tolist() for row in histories]
     pl.DataFrame({"user_id": list(users.ids), "item_nums": rows}, schema={"user_id": pl.String, "item_nums": pl.List(pl.Int64)}).write_parquet(
@@ -117,8 +117,8 @@ def load_bundle(path: Path, *, name: str | None = None, version: str | None = No
     if dict(ranker.spaces) != facts["spaces"]:
         raise SpaceMismatchError(f"{path}: the bundle states the spaces {facts['spaces']}, its ranker was trained on {dict(ranker.spaces)}")
     space_id = fused_space_id(artifact.path / "ranker", ranker.spaces)
-    index = ItemIndex.load(artifact.path / "index", space_id=space_id)
     catalog = ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
+    index = ItemIndex.load(artifact.path / "index", space_id=space_id, vocabulary_digest=catalog.items.digest)
     table = pl.read_parquet(artifact.file("users.parquet"))
     users = Vocabulary(table["user_id"].to_list())
     histories = Sequences.of_rows([np.array(row, dtype=np.int64) for row in table["item_nums"].to_list()])
@@ -149,9 +149,9 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
-def build_index(item_vectors: FloatArray, space_id: str) -> ItemIndex:
+def build_index(item_vectors: FloatArray, space_id: str, items: Vocabulary) -> ItemIndex:
     """Exact inner product over unit vectors: cosine."""
-    return ItemIndex.build(unit_rows(item_vectors), space_id)
+    return ItemIndex.build(unit_rows(item_vectors), space_id, items.digest)
 
 
 def _check_sizes(n_items: int, catalog: ItemCatalog, users: Vocabulary, histories: Sequences) -> None:

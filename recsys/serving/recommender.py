@@ -5,24 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from recsys.data.catalog import ItemCatalog
-from recsys.embeddings.encoder import Encoder
 from recsys.errors import DataError, NonFiniteError, SpaceMismatchError, UnknownIdError
 from recsys.ranking.index import ItemIndex
+from recsys.ranking.topk import top_k
 from recsys.serving.bundle import Bundle, Ranker, build_index, unit_rows
 from recsys.serving.recommendations import HISTORY_USER, Recommendations
 from recsys.types import UNKNOWN_NUM, FloatArray, IntArray, Queries
+
+if TYPE_CHECKING:
+    from recsys.embeddings.encoder import Encoder
 
 USERS_PER_CHUNK = 256
 UNKNOWN_ITEM = "unknown item"
 NOT_SCORABLE = "not scorable"
 
-EncoderLoader = Callable[[Mapping[str, Any]], Encoder]
+EncoderLoader = Callable[[Mapping[str, Any]], "Encoder"]
 
 
 def load_text_encoder(config: Mapping[str, Any]) -> Encoder:
@@ -81,7 +84,8 @@ class Recommender:
         return self._bundle.users.ids
 
     def __repr__(self) -> str:
-        return f"Recommender({self.name!r}, version {self.version!r}, {len(self.catalog)} items, {len(self._bundle.users)} users, signals {sorted(self._bundle.ranker.spaces)})"
+        counts = f"{len(self.catalog)} items, {len(self._bundle.users)} users"
+        return f"Recommender({self.name!r}, version {self.version!r}, {counts}, signals {sorted(self._bundle.ranker.spaces)})"
 
     def user_history(self, user_id: str) -> list[str]:
         """item_ids known at publishing time, oldest first. Raises UnknownIdError."""
@@ -190,7 +194,7 @@ class Recommender:
             vectors = {signal: self._encode(signal, new) for signal in state.ranker.spaces}
             ranker = state.ranker.with_items(vectors)
             catalog = ItemCatalog(pl.concat([state.catalog.table, new.table]))
-            index = build_index(ranker.items(), self._bundle.space_id)
+            index = build_index(ranker.items(), self._bundle.space_id, catalog.items)
             self._state = _State(ranker, catalog, tuple(catalog.titles()), index, state.added + len(new))
 
     def _new_rows(self, state: _State, items: Sequence[Mapping[str, Any]]) -> ItemCatalog:
@@ -205,11 +209,8 @@ class Recommender:
             unknown = set(item) - set(schema)
             if unknown:
                 raise DataError(f"item {item['item_id']!r} has fields that the catalog does not have: {sorted(unknown)}; it has: {', '.join(schema)}")
-        rows = [{name: item.get(name, [] if isinstance(kind, pl.List) else None) for name, kind in schema.items()} for item in items]
-        try:
-            return ItemCatalog(pl.DataFrame(rows, schema=schema))
-        except (TypeError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"the new items do not fit the catalog's columns {dict(schema)}: {error}") from None
+        rows = [{name: _checked_field(item, name, kind) for name, kind in schema.items()} for item in items]
+        return ItemCatalog(pl.DataFrame(rows, schema=schema))
 
     def _encode(self, signal: str, new: ItemCatalog) -> FloatArray:
         config = self._bundle.encoders.get(signal)
@@ -264,37 +265,39 @@ class Recommender:
 
     def _best(self, state: _State, names: list[str], queries: Queries, item_nums: IntArray, k: int, exclude_seen: bool) -> pl.DataFrame:
         scores = self._scores(state, queries, item_nums)
-        signals = _signals(state.ranker, queries)
-        columns: dict[str, list[Any]] = {"user_id": [], "item_id": [], "score": [], "rank": [], **{f"share_{s}": [] for s in signals}}
+        if exclude_seen:
+            scores = scores.copy()
+            for row, history in enumerate(queries.histories):
+                scores[row, np.isin(item_nums, history)] = -np.inf
+        values, columns = top_k(scores, k)
+        kept = np.isfinite(values)
+        shown, position = np.unique(item_nums[columns], return_inverse=True)
+        shares = state.ranker.shares(queries, shown)
+        rows = np.nonzero(kept)[0]
+        places = position.reshape(columns.shape)[kept]
         ids = state.catalog.items.ids
-        for row, (user, history) in enumerate(zip(names, queries.histories, strict=True)):
-            allowed = ~np.isin(item_nums, history) if exclude_seen else np.ones(len(item_nums), dtype=np.bool_)
-            nums, values = item_nums[allowed], scores[row][allowed]
-            order = best_first(values, k)
-            chosen = nums[order]
-            columns["user_id"] += [user] * len(chosen)
-            columns["item_id"] += [ids[n] for n in chosen.tolist()]
-            columns["score"] += values[order].tolist()
-            columns["rank"] += range(1, len(chosen) + 1)
-            shares = state.ranker.shares(queries.slice(row, row + 1), chosen) if len(chosen) else {}
-            for signal in signals:
-                columns[f"share_{signal}"] += shares[signal][0].tolist() if shares else []
+        answer = {
+            "user_id": [names[row] for row in rows.tolist()],
+            "item_id": [ids[num] for num in shown[places].tolist()],
+            "score": values[kept],
+            "rank": kept.cumsum(axis=1)[kept].astype(np.int32),
+            **{f"share_{signal}": share[rows, places] for signal, share in shares.items()},
+        }
         kinds = {"user_id": pl.String, "item_id": pl.String, "rank": pl.Int32}
-        return pl.DataFrame(columns, schema={name: kinds.get(name, pl.Float32) for name in columns})
+        return pl.DataFrame(answer, schema={name: kinds.get(name, pl.Float32) for name in answer})
 
 
-def best_first(values: FloatArray, k: int) -> IntArray:
-    """int64 (min(k, n),): positions of the k greatest values, ties by position. `values` float32 (n,)."""
-    if k < len(values):
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        near = np.flatnonzero(values >= threshold)
+def _checked_field(item: Mapping[str, Any], name: str, kind: pl.DataType) -> Any:
+    """Columns of a catalog hold strings (or nothing) and lists of strings; polars would turn 5 into "5" in silence."""
+    value = item.get(name)
+    if isinstance(kind, pl.List):
+        value = [] if value is None else value
+        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
     else:
-        near = np.arange(len(values))
-    return near[np.argsort(-values[near], kind="stable")][:k]
-
-
-def _signals(ranker: Ranker, queries: Queries) -> list[str]:
-    return list(ranker.shares(queries.slice(0, 1), np.zeros(0, dtype=np.int64)))
+        fits = value is None or isinstance(value, str)
+    if not fits:
+        raise DataError(f"item {item['item_id']!r}: field {name!r} must be {'a list of strings' if isinstance(kind, pl.List) else 'a string'}, got {value!r}")
+    return value
 
 
 def _checked_ids(ids: Sequence[Any], what: str) -> list[str]:
