@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,7 +138,9 @@ class Tracker:
             code.write_text(_PYFUNC_CODE, encoding="utf-8")
             model = Path(temporary) / "model"
             # Requirements stated: inferring them would import the whole model in another process.
-            mlflow.pyfunc.save_model(path=str(model), python_model=str(code), artifacts={"bundle": str(artifact.path)}, pip_requirements=["recsys"])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*type hint.*", category=UserWarning)
+                mlflow.pyfunc.save_model(path=str(model), python_model=str(code), artifacts={"bundle": str(artifact.path)}, pip_requirements=["recsys"])
             self._client.log_artifacts(run_id, str(model), "model")
         source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
         all_tags = {
@@ -243,7 +246,9 @@ def set_pyfunc_model() -> None:
     """
     mlflow = _mlflow()
 
-    class BundleModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the base class is Any: mlflow is imported lazily
+    base: Any = mlflow.pyfunc.PythonModel
+
+    class BundleModel(base):  # type: ignore[misc]  # mlflow is imported lazily: its classes are Any here
         def load_context(self, context: Any) -> None:
             import recsys
 
@@ -279,7 +284,8 @@ def _database(uri: str) -> Path | None:
 
 
 def _client(uri: str) -> MlflowClient:
-    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client: MlflowClient = _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return client
 
 
 def _mlflow() -> ModuleType:
