@@ -81,7 +81,14 @@ class RayExecutor:
     name = "ray"
 
     def __init__(
-        self, address: str | None = None, workers: int = 1, *, threads: int | None = None, batch: int = BATCH, no_progress_seconds: float = 300.0, spread: bool = False
+        self,
+        address: str | None = None,
+        workers: int = 1,
+        *,
+        threads: int | None = None,
+        batch: int = BATCH,
+        no_progress_seconds: float = 300.0,
+        spread: bool = False,
     ) -> None:
         self._address, self._workers, self._batch = address, workers, batch
         self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
@@ -167,7 +174,9 @@ class RayExecutor:
             try:
                 found = arrived.get(timeout=self._patience)
             except queue.Empty:
-                raise RetryableError(f"Ray finished no batch for {self._patience:.0f} s; what is done is stored, run again (does the cluster have free CPUs?)") from None
+                raise RetryableError(
+                    f"Ray finished no batch for {self._patience:.0f} s; what is done is stored, run again (does the cluster have free CPUs?)"
+                ) from None
             if found is None:
                 return
             if isinstance(found, BaseException):
@@ -202,7 +211,7 @@ def _require_space(encoder: Encoder, space_id: str) -> None:
 
 @contextmanager
 def make_executor(kind: str, address: str | None = None, workers: int = 1) -> Iterator[LocalExecutor | RayExecutor]:
-    """"local" or "ray"; Ray starts with the first text that is missing, and stops at the end."""
+    """ "local" or "ray"; Ray starts with the first text that is missing, and stops at the end."""
     if kind == "local":
         yield LocalExecutor()
     elif kind == "ray":
