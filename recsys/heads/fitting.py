@@ -108,7 +108,8 @@ def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -
         signals[name] = normalise(vectors, *normalisers[name])
         columns.append(has_vector)
     stacked = np.stack(columns, axis=1)
-    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, np.asarray(stacked.any(axis=1), dtype=np.bool_))
+    scorable = np.asarray(stacked.any(axis=1), dtype=np.bool_)
+    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, scorable)
 
 
 def _run_epoch(
