@@ -103,15 +103,15 @@ def test_save_load_round_trip(fused: FusedRanker, queries: Queries, tmp_path: Pa
 
 
 def test_a_resumed_training_equals_an_undisturbed_one(tmp_path: Path) -> None:
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(done: int, total: int, numbers: dict[str, float]) -> None:
         if done == 7:
-            raise Killed
+            raise KilledError
 
     plain = fit(True)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(True, checkpoint=tmp_path, checkpoint_seconds=0.0, progress=kill)
     resumed = fit(True, checkpoint=tmp_path, checkpoint_seconds=0.0)
     assert resumed.history == plain.history
