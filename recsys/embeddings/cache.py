@@ -6,8 +6,10 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.artifacts.atomic import write_bytes, write_json
 from recsys.embeddings.encoder import require_finite
@@ -98,11 +100,11 @@ class EmbeddingCache:
             raise ArtifactError(f"{shard}: holds {block.dtype}, space {self.space.space_id} needs {self._dtype}; delete this file")
         self._add(block)
 
-    def _add(self, block: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _add(self, block: npt.NDArray[Any]) -> None:
         raw = np.ascontiguousarray(block["key"]).tobytes()
         start = len(self._rows)
         keys = [raw[i : i + KEY_BYTES] for i in range(0, len(raw), KEY_BYTES)]
-        kept = []
+        kept: list[int] = []
         for row, key in enumerate(keys):  # two drivers may have stored one text in two shards: the first wins
             if key not in self._rows:
                 self._rows[key] = start + len(kept)

@@ -54,7 +54,7 @@ class EmbeddingTable:
     def require_space(self, space_id: str) -> None:
         """Raises SpaceMismatchError unless this table lives in `space_id`."""
         if space_id != self.space_id:
-            raise SpaceMismatchError(f"expected embedding space {space_id}, this table of {self.space.model!r} is in {self.space_id}; embed the items with the other encoder")
+            raise SpaceMismatchError(f"expected embedding space {space_id}, this table of {self.space.model!r} is in {self.space_id}")
 
     def aligned_to(self, vocabulary: Vocabulary) -> FloatArray:
         """float32 (len(vocabulary), d) in the order of `vocabulary`. Raises UnknownIdError unless all ids are covered."""
