@@ -172,7 +172,7 @@ def markdown(report: Report) -> str:
         "",
         f"{_md(data.name)}: {data.users:,} users, {data.items:,} items, {data.interactions:,} interactions; ",
     ]
-    lines[-1] += f"{_md(data.protocol)}, split `{data.split_hash[:12]}`."
+    lines[-1] += f"{_md(data.protocol)}, split {_md(data.split_hash[:12])}."
     lines += ["", "| model | Recall@10 | NDCG@10 | cold Recall@10 | seconds |", "|---|---|---|---|---|"]
     for row in report.models:
         name = f"**{_md(row.name)}**" if row.highlight else _md(row.name)

@@ -1,0 +1,152 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.data.split import Cases
+from recsys.errors import NonFiniteError, SpaceMismatchError
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.metrics import expected_mrr, expected_ndcg, expected_recall
+from recsys.testing.scorers import ConstantScorer, MatrixScorer, OracleScorer, RandomScorer
+
+NONE = np.zeros(0, dtype=np.int64)
+
+
+def cases_of(targets: list[int], seen: list[list[int]] | None = None) -> Cases:
+    rows = seen or [[] for _ in targets]
+    return Cases.of_rows([(u, NONE, np.array(rows[u], dtype=np.int64), t) for u, t in enumerate(targets)])
+
+
+def test_constant_scorer_gets_exactly_what_chance_gives():
+    result = evaluate(ConstantScorer(40), cases_of([0, 7, 39]), ks=(5, 10))
+    assert result.mean("recall@5") == 5 / 40
+    assert result.mean("recall@10") == 10 / 40
+    assert result.mean("ndcg@10") == pytest.approx(sum(1 / math.log2(r + 1) for r in range(1, 11)) / 40, abs=1e-15)
+    assert result.mean("mrr@10") == pytest.approx(sum(1 / r for r in range(1, 11)) / 40, abs=1e-15)
+
+
+def test_constant_scorer_after_masking_ranks_fewer_items():
+    assert evaluate(ConstantScorer(40), cases_of([0], [list(range(1, 21))])).mean("recall@5") == 5 / 20
+
+
+def test_oracle_gets_one_on_everything():
+    result = evaluate(OracleScorer(30, {0: 4, 1: 29}), cases_of([4, 29]), ks=(1, 10))
+    assert all(result.mean(name) == 1.0 for name in result.per_user)
+
+
+def test_hand_computed_rank_three():
+    result = evaluate(MatrixScorer(np.array([[9, 8, 7, 6]])), cases_of([2]), ks=(2, 3))
+    assert result.mean("recall@2") == 0
+    assert result.mean("recall@3") == 1
+    assert result.mean("ndcg@3") == 0.5  # 1 / log2(4)
+    assert result.mean("mrr@3") == pytest.approx(1 / 3)
+
+
+@given(st.integers(0, 6), st.integers(1, 5), st.integers(0, 3), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_ties_equal_the_mean_over_all_orders(better: int, tied: int, worse: int, k: int):
+    """Brute force: the target is the first of the tied block, every order of the block is tried."""
+    ranks = [better + order.index(0) + 1 for order in itertools.permutations(range(tied))]
+    scores = np.array([[5.0] * better + [3.0] * tied + [1.0] * worse])
+    result = evaluate(MatrixScorer(scores), cases_of([better]), ks=(k,))
+    inside = [r for r in ranks if r <= k]
+    assert result.mean(f"recall@{k}") == pytest.approx(len(inside) / len(ranks), abs=1e-12)
+    assert result.mean(f"ndcg@{k}") == pytest.approx(sum(1 / math.log2(r + 1) for r in inside) / len(ranks), abs=1e-12)
+    assert result.mean(f"mrr@{k}") == pytest.approx(sum(1 / r for r in inside) / len(ranks), abs=1e-12)
+
+
+def test_metrics_of_far_ranks_are_zero():
+    better, tied = np.array([10, 1000]), np.array([1, 50])
+    for metric in (expected_recall, expected_ndcg, expected_mrr):
+        assert (metric(better, tied, 10) == 0).all()
+
+
+@given(st.integers(1, 13))
+@settings(max_examples=8, deadline=None)
+def test_chunks_change_nothing(chunk: int):
+    cases = cases_of([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [[0, 2]] * 11)
+    whole, parts = evaluate(RandomScorer(25), cases), evaluate(RandomScorer(25), cases, chunk=chunk)
+    assert whole.coverage == parts.coverage
+    for name in whole.per_user:
+        np.testing.assert_array_equal(whole.per_user[name], parts.per_user[name])
+
+
+def test_seen_items_are_masked_except_the_target():
+    scores = MatrixScorer(np.array([[9, 8, 7, 6]]))
+    assert evaluate(scores, cases_of([2], [[0, 1]]), ks=(1,)).mean("recall@1") == 1
+    assert evaluate(scores, cases_of([2], [[0, 1, 2, 2]]), ks=(1,)).mean("recall@1") == 1
+    assert evaluate(scores, cases_of([2], [[0]]), ks=(1,)).mean("recall@1") == 0
+
+
+def test_unscorable_items_rank_last_and_a_target_among_them_misses():
+    scorable = np.array([True, False, True, True])
+    scores = np.array([[1, np.nan, 2, 3], [1, np.inf, 2, 3]])
+    result = evaluate(MatrixScorer(scores, scorable=scorable), cases_of([0, 1]), ks=(3, 4))
+    assert result.per_user["recall@3"].tolist() == [1, 0]
+    assert result.per_user["recall@4"].tolist() == [1, 0]
+    nothing = evaluate(ConstantScorer(4, scorable=np.zeros(4, dtype=bool)), cases_of([0, 1]), ks=(4,))
+    assert nothing.mean("recall@4") == 0
+    assert nothing.coverage["coverage@4"] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_names_model_and_user(bad: float):
+    scores = np.zeros((3, 5))
+    scores[2, 1] = bad
+    with pytest.raises(NonFiniteError, match=r"MatrixScorer.*user_num 2, item_num 1"):
+        evaluate(MatrixScorer(scores), cases_of([0, 0, 0]), chunk=2)
+
+
+def test_candidates_restrict_the_ranking():
+    scores = MatrixScorer(np.array([[9, 8, 7, 6]]))
+    cold = np.array([False, False, True, True])
+    result = evaluate(scores, cases_of([3]), ks=(1, 2), candidates=cold)
+    assert (result.mean("recall@1"), result.mean("recall@2"), result.n_candidates) == (0, 1, 2)
+    assert result.mean("ndcg@2") == pytest.approx(1 / math.log2(3))
+    with pytest.raises(ValueError, match="not among the candidates"):
+        evaluate(scores, cases_of([0]), candidates=cold)
+    with pytest.raises(SpaceMismatchError):
+        evaluate(scores, cases_of([3]), candidates=cold[:3])
+
+
+def test_items_that_the_model_does_not_know_are_an_error():
+    with pytest.raises(SpaceMismatchError, match="fitted on 3 items"):
+        evaluate(ConstantScorer(3), cases_of([3]))
+
+
+def test_no_cases_give_nan_and_count_zero():
+    result = evaluate(ConstantScorer(3), cases_of([]))
+    assert result.count == len(result) == 0
+    assert math.isnan(result.mean("ndcg@10"))
+    assert all(math.isnan(v) for v in result.interval("ndcg@10"))
+    assert result.to_json()["metrics"]["ndcg@10"] == {"mean": None, "low": None, "high": None}
+
+
+def test_intervals_hold_the_mean_and_follow_the_seed():
+    result = evaluate(RandomScorer(30), cases_of(list(range(30)) * 4))
+    low, high = result.interval("recall@10", seed=1)
+    assert low < result.mean("recall@10") < high
+    assert result.interval("recall@10", seed=1) == (low, high)
+    assert high - low == pytest.approx(2 * 1.96 * result.per_user["recall@10"].std() / math.sqrt(120), rel=0.1)
+
+
+def test_coverage_counts_items_shown_to_anyone():
+    scores = np.array([[9, 8, 0, 0], [9, 0, 0, 8.0]])
+    assert evaluate(MatrixScorer(scores), cases_of([1, 1]), ks=(1, 2)).coverage == {"coverage@1": 0.25, "coverage@2": 0.75}
+
+
+def test_agrees_with_ir_measures_without_ties():
+    ir = pytest.importorskip("ir_measures")
+    n_items, targets = 60, [(7 * u) % 60 for u in range(40)]
+    result = evaluate(RandomScorer(n_items, seed=3), cases_of(targets), ks=(5, 10))
+    scores = RandomScorer(n_items, seed=3).score(cases_of(targets).queries(), np.arange(n_items))
+    assert all(len(np.unique(row)) == n_items for row in scores)
+    qrels = [ir.Qrel(str(u), str(t), 1) for u, t in enumerate(targets)]
+    run = [ir.ScoredDoc(str(u), str(i), float(scores[u, i])) for u in range(len(targets)) for i in range(n_items)]
+    for name, measure in (("recall", ir.R), ("ndcg", ir.nDCG), ("mrr", ir.RR)):
+        for k in (5, 10):
+            theirs = {int(m.query_id): m.value for m in ir.iter_calc([measure @ k], qrels, run)}
+            np.testing.assert_allclose(result.per_user[f"{name}@{k}"], [theirs[u] for u in range(len(targets))], atol=1e-9, rtol=0)
