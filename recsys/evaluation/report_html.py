@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from recsys.evaluation import report_plots as plots
-from recsys.evaluation.report import DataFacts, Measure, ModelRow, Report, Sample, SignificanceRow, number
+from recsys.evaluation.report import DataFacts, Measure, ModelRow, Recommended, Report, Sample, SignificanceRow, number
 from recsys.evaluation.report_style import STYLE
 
 # No script, no font, no picture from elsewhere can load, even if a value slipped through unescaped.
@@ -19,21 +19,17 @@ def render(report: Report) -> str:
     body = "".join(
         (
             _header(report),
-            _section("results", "Results", "", _models(report.models) + _figure(plots.metric_intervals(report.models), _METRICS_CAPTION))
-            if report.models
-            else "",
-            _section("significance", "Significance", "", _significance(report.significance)) if report.significance else "",
-            _section("popularity", "Popular and rare items", "", _figure(plots.popularity_recall(report.popularity), _POPULARITY_CAPTION))
+            _section("results", "Results", _models(report.models) + _figure(plots.metric_intervals(report.models), _METRICS_CAPTION)) if report.models else "",
+            _section("significance", "Significance", _significance(report.significance)) if report.significance else "",
+            _section("popularity", "Popular and rare items", _figure(plots.popularity_recall(report.popularity), _POPULARITY_CAPTION))
             if report.popularity
             else "",
-            _section("training", "Training", "", _figure(plots.training_curves(report.curves), _CURVES_CAPTION)) if report.curves else "",
-            _section("map", "The item space", "", '<div class="pair">' + "".join(_figure(plots.item_map(m), _MAP_CAPTION) for m in report.maps) + "</div>")
+            _section("training", "Training", _figure(plots.training_curves(report.curves), _CURVES_CAPTION)) if report.curves else "",
+            _section("map", "The item space", '<div class="pair">' + "".join(_figure(plots.item_map(m), _MAP_CAPTION) for m in report.maps) + "</div>")
             if report.maps
             else "",
-            _section("samples", "Sample recommendations", "", '<div class="samples">' + "".join(map(_sample, report.samples)) + "</div>")
-            if report.samples
-            else "",
-            _section("data", "Data", "", _data(report.data)),
+            _section("samples", "Sample recommendations", '<div class="samples">' + "".join(map(_sample, report.samples)) + "</div>") if report.samples else "",
+            _section("data", "Data", _data(report.data)),
             _lineage(report),
         )
     )
@@ -60,11 +56,12 @@ def _header(report: Report) -> str:
     tiles = "".join(f'<div class="card"><dt>{escape(k)}</dt><dd>{escape(v)}</dd><small>{escape(s)}</small></div>' for k, v, s in cards)
     whose = f'<p class="whose">Figures of <b>{escape(best.name)}</b>, the model of this run</p>' if best is not None else ""
     summary = f'<p class="lead">{escape(report.summary)}</p>' if report.summary else ""
-    return f'<header><p class="over">{escape(report.data.name)} · {escape(report.created)}</p><h1>{escape(report.title)}</h1>{summary}{whose}<dl class="cards">{tiles}</dl></header>'
+    over = f'<p class="over">{escape(report.data.name)} · {escape(report.created)}</p>'
+    return f'<header>{over}<h1>{escape(report.title)}</h1>{summary}{whose}<dl class="cards">{tiles}</dl></header>'
 
 
-def _section(anchor: str, title: str, lead: str, content: str) -> str:
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{lead}{content}</section>'
+def _section(anchor: str, title: str, content: str) -> str:
+    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{content}</section>'
 
 
 def _figure(svg: str, caption: str) -> str:
@@ -86,26 +83,26 @@ def _models(models: Sequence[ModelRow]) -> str:
         first = ' class="best"' if measure.mean == best[name] and measure.mean > 0 else ""
         return f"<td{first}>{number(measure.mean)}<small>{_span(measure)}</small></td>"
 
-    rows = (
-        f'<tr{" class=own" if m.highlight else ""}><th scope="row">{escape(m.name)}</th>{cell(m, "recall")}{cell(m, "ndcg")}{cell(m, "cold_recall")}<td>{_seconds(m.seconds)}</td></tr>'
-        for m in models
-    )
-    return _table(("Model", "Recall@10", "NDCG@10", "Cold Recall@10", "Seconds"), rows, "models")
+    def row(model: ModelRow) -> str:
+        cells = "".join(cell(model, name) for name in best)
+        return f'<tr{" class=own" if model.highlight else ""}><th scope="row">{escape(model.name)}</th>{cells}<td>{_seconds(model.seconds)}</td></tr>'
+
+    return _table(("Model", "Recall@10", "NDCG@10", "Cold Recall@10", "Seconds"), map(row, models), "models")
 
 
 def _significance(rows: Sequence[SignificanceRow]) -> str:
     def row(s: SignificanceRow) -> str:
         clear = math.isfinite(s.holm) and s.holm < 0.05
         verdict = ("better" if s.difference.mean > 0 else "worse") if clear else "not shown"
-        return (
-            f'<tr><th scope="row">{escape(s.model)} <i>vs</i> {escape(s.baseline)}</th><td>{escape(s.metric)}</td><td>{s.difference.mean:+.4f}<small>{_span(s.difference, signed=True)}</small></td>'
-            f"<td>{_p(s.p_bootstrap)}</td><td>{_p(s.p_t)}</td><td>{_p(s.p_wilcoxon)}</td><td>{_p(s.holm)}</td><td><span class='tag {verdict.split()[0]}'>{verdict}</span></td></tr>"
-        )
+        names = f'<th scope="row">{escape(s.model)} <i>vs {escape(s.baseline)}</i></th><td>{escape(s.metric)}</td>'
+        difference = f"<td>{s.difference.mean:+.4f}<small>{_span(s.difference, signed=True)}</small></td>"
+        tag = f'<td><span class="tag {verdict.split()[0]}">{verdict}</span></td>'
+        return f"<tr>{names}{difference}{tag}" + "".join(f"<td>{_p(p)}</td>" for p in (s.holm, s.p_bootstrap, s.p_t, s.p_wilcoxon)) + "</tr>"
 
     note = (
         '<p class="note">Paired over the same cases. Holm corrects the bootstrap p for the number of comparisons; below 0.05 a difference counts as shown.</p>'
     )
-    return _table(("Comparison", "Metric", "Difference", "p bootstrap", "p t-test", "p Wilcoxon", "p Holm", "Verdict"), map(row, rows)) + note
+    return _table(("Comparison", "Metric", "Difference", "Verdict", "p Holm", "p bootstrap", "p t-test", "p Wilcoxon"), map(row, rows), "tests") + note
 
 
 def _sample(sample: Sample) -> str:
@@ -118,13 +115,15 @@ def _sample(sample: Sample) -> str:
         words = ", ".join(f"{k} {v:+.2f}" for k, v in shares.items())
         return f'<span class="bar" role="img" aria-label="{escape(words)}" title="{escape(words)}">{parts}</span>' if shares else ""
 
-    listed = "".join(
-        f'<li><span class="name">{escape(r.title)}{" <b class=hit>test item</b>" if r.hit else ""}</span><span class="score">{r.score:.2f}</span>{bar(r.shares)}</li>'
-        for r in sample.recommendations
-    )
+    def pick(r: Recommended) -> str:
+        mark = " <b class=hit>test item</b>" if r.hit else ""
+        return f'<li><span class="name">{escape(r.title)}{mark}</span><span class="score">{r.score:.2f}</span>{bar(r.shares)}</li>'
+
+    listed = "".join(map(pick, sample.recommendations))
     legend = "".join(f'<span><i style="background:var(--s{i % 8})"></i>{escape(name)}</span>' for i, name in enumerate(signals))
     key = f'<p class="key">Share of the score: {legend}</p>' if signals else ""
-    return f'<article><h3>User {escape(sample.user_id)}</h3><h4>Recently</h4><ul class="history">{history}</ul><h4>Recommended</h4><ol class="picks">{listed}</ol>{key}</article>'
+    before = f'<h3>User {escape(sample.user_id)}</h3><h4>Recently</h4><ul class="history">{history}</ul>'
+    return f'<article>{before}<h4>Recommended</h4><ol class="picks">{listed}</ol>{key}</article>'
 
 
 def _data(data: DataFacts) -> str:
@@ -153,13 +152,13 @@ def _lineage(report: Report) -> str:
         )
         parts.append(_table(("Stage", "Key", "Made"), rows, "lineage"))
     pairs = [("Embedding spaces", report.spaces), ("Versions", report.versions)]
-    lists = "".join(
-        f'<div><h3>{title}</h3><dl class="facts">{"".join(f"<div><dt>{escape(k)}</dt><dd><code>{escape(v)}</code></dd></div>" for k, v in values.items())}</dl></div>'
-        for title, values in pairs
-        if values
-    )
+    lists = "".join(f'<div><h3>{title}</h3><dl class="facts">{"".join(map(_fact, values.items()))}</dl></div>' for title, values in pairs if values)
     parts.append(f'<div class="pair">{lists}</div>' if lists else "")
-    return _section("lineage", "Lineage", "", "".join(parts)) if any(parts) else ""
+    return _section("lineage", "Lineage", "".join(parts)) if any(parts) else ""
+
+
+def _fact(pair: tuple[str, str]) -> str:
+    return f"<div><dt>{escape(pair[0])}</dt><dd><code>{escape(pair[1])}</code></dd></div>"
 
 
 def _mean(model: ModelRow, name: str) -> float:

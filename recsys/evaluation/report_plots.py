@@ -123,7 +123,7 @@ def item_map(picture: ItemMap, *, named: int = 6) -> str:
     frequent, rest = frequent[:named], frequent[named:]
     xy, labels = np.array(picture.xy, dtype=np.float64).reshape(-1, 2), np.array(picture.labels, dtype=object)
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(5.6, 5.2)
+        figure = _figure(4.2, 4.6)  # two stand side by side
         axes = figure.add_subplot()
         grey = np.isin(labels, rest)
         if grey.any():
@@ -136,7 +136,7 @@ def item_map(picture: ItemMap, *, named: int = 6) -> str:
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.set_title(picture.title)
-        figure.legend(loc="outside lower center", ncols=4, markerscale=1.8, handletextpad=0.1, columnspacing=1.0)
+        figure.legend(loc="outside lower center", ncols=3, markerscale=1.8, handletextpad=0.1, columnspacing=1.0)
         return _svg(figure, f"map-{picture.title}")
 
 

@@ -1,10 +1,14 @@
 """The report's style sheet. Series colours: Okabe and Ito's colour-blind-safe set, lightened for dark pages."""
 
 STYLE = """
-:root{--page:#fbfaf8;--card:#fff;--ink:#1c1b19;--muted:#6a6760;--line:#e4e1da;--accent:#0b66a8;--other:#b9b6ae;--wash:#eef5fa;--good:#00704f;--bad:#b04a00;
+:root{--page:#fbfaf8;--card:#fff;--ink:#1c1b19;--muted:#6a6760;--line:#e4e1da;--accent:#0b66a8;--other:#b9b6ae;
+--wash:#eef5fa;--good:#00704f;--bad:#b04a00;
 --s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;--s4:#e69f00;--s5:#56b4e9;--s6:#7a7a7a;--s7:#8c6bb1;
---sans:Inter,ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;--mono:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-@media (prefers-color-scheme:dark){:root{--page:#131416;--card:#1b1d20;--ink:#eceae6;--muted:#9d9a93;--line:#30333a;--accent:#5db3f0;--other:#565a62;--wash:#1a2733;--good:#4fd1a5;--bad:#ff9a56;
+--sans:Inter,ui-sans-serif,system-ui,-apple-system,
+"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+--mono:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+@media (prefers-color-scheme:dark){:root{--page:#131416;--card:#1b1d20;--ink:#eceae6;--muted:#9d9a93;--line:#30333a;--accent:#5db3f0;--other:#565a62;
+--wash:#1a2733;--good:#4fd1a5;--bad:#ff9a56;
 --s0:#4aa8e8;--s1:#ff8a3d;--s2:#2fcf9f;--s3:#e79bc6;--s4:#f3b93e;--s5:#9bd6fa;--s6:#a5a5a5;--s7:#b79be0}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 var(--sans);-webkit-text-size-adjust:100%;font-feature-settings:"tnum"}
@@ -60,6 +64,10 @@ article{background:var(--card);border:1px solid var(--line);border-radius:12px;p
 .key{font-size:12.5px;margin:12px 0 0}
 .key span{margin-left:10px;white-space:nowrap}
 .key i{display:inline-block;width:9px;height:9px;border-radius:2px;margin-right:4px}
+.tests{font-size:13.5px}
+.tests th:first-child{white-space:normal;min-width:170px}
+.tests th,.tests td{padding:9px 10px}
+.tests th i{display:block}
 @media (max-width:560px){section{margin-top:48px}
 th,td{padding:9px 10px}
 .card{padding:12px}
