@@ -42,7 +42,7 @@ def render(report: Report) -> str:
 
 _METRICS_CAPTION = "Mean over all test cases, each ranked against the whole catalogue; the thin line is the 95 % bootstrap interval."
 _POPULARITY_CAPTION = "Recall@10 by how often training saw the target: the left end shows who can rank what is rare, the right end who lives off hits."
-_CURVES_CAPTION = "Loss and validation NDCG@10 by epoch, one line a model; the marker is the epoch that was kept."
+_CURVES_CAPTION = "Loss and validation NDCG@10 by epoch, one line a model; the marker is the best epoch."
 _MAP_CAPTION = "Each point is an item, placed by its embedding alone; genres that gather were not told to."
 
 
