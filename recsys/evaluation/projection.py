@@ -17,6 +17,7 @@ def map_2d(values: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
     """float64 (n, 2): PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, 2008) for at most 5000 rows; PCA alone for more."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
 
     n, d = values.shape
     if n < 4 or d < 2:
@@ -29,5 +30,7 @@ def map_2d(values: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
     if not tsne:
         return np.asarray(reduced, dtype=np.float64)
     # 400 rounds: the picture hardly changes to the eye after that, and 5000 rows stay within seconds.
-    picture = TSNE(n_components=2, perplexity=min(30.0, (n - 1) / 3), init="pca", max_iter=400, random_state=random_state).fit_transform(reduced)
+    # One thread: the gradient's many short parallel steps cost more in waiting than they gain on a busy machine.
+    with threadpool_limits(limits=1):
+        picture = TSNE(n_components=2, perplexity=min(30.0, (n - 1) / 3), init="pca", max_iter=400, random_state=random_state).fit_transform(reduced)
     return np.asarray(picture, dtype=np.float64)
