@@ -33,7 +33,9 @@ app = typer.Typer(
 )
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, for example experiments/configs/ml-100k/default.yaml")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one value of the config; may be given often. Example: --set rank.epochs=20")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one value of the config; may be given often. Example: --set rank.epochs=20")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 Root = Annotated[Path, typer.Option(help="Folder of artifacts, registry and feature store.")]
 ModelUri = Annotated[str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle.")]
@@ -160,7 +162,9 @@ def doctor(root: Root = Path(".recsys"), as_json: AsJson = False) -> None:
 def init(
     interactions: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet with one row an event.")],
     items: Annotated[Path | None, typer.Option(help="CSV, TSV, JSONL or Parquet with one row an item; without it the model knows no text.")] = None,
-    column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Map a column where the guess is wrong, e.g. user_id=reviewerID; may be given often.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Map a column where the guess is wrong, e.g. user_id=reviewerID; may be given often.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the model in the registry.")] = "my-recommender",
     output: Annotated[Path, typer.Option(help="The config file to write.")] = Path("recsys.yaml"),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing config file.")] = False,
@@ -183,7 +187,15 @@ def main() -> None:
         Console(stderr=True).print("[yellow]interrupted[/]; the same command resumes")
         sys.exit(130)
     except RecsysError as error:
-        code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_DATA if isinstance(error, DataError) else EXIT_RETRY if isinstance(error, RetryableError) else 1
+        code = (
+            EXIT_CONFIG
+            if isinstance(error, ConfigError)
+            else EXIT_DATA
+            if isinstance(error, DataError)
+            else EXIT_RETRY
+            if isinstance(error, RetryableError)
+            else 1
+        )
         Console(stderr=True).print("[bold red]error[/]", end=" ")
         Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(str(error))
         sys.exit(code)

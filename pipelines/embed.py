@@ -34,10 +34,9 @@ def run(config: TextEncoderConfig, inputs: Inputs, folder: Path, surroundings: S
     with surroundings.reporter.task(f"embed {config.name}", "texts") as advance:
         surroundings.executor.embed(config, wanted, cache, lambda done, total: advance(done, total, ""))
     vectors = cache.get(wanted)
-    values = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
+    # A zero row stands for an item without text: rankers leave the signal out there. How many stands in the manifest.
+    values = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
     values[with_text] = vectors
-    # An item without text gets the mean: the point that says nothing. How many there are stands in the manifest.
-    values[~with_text] = vectors.mean(axis=0)
     EmbeddingTable(values, catalog.items, space).save(folder)
     return {
         "name": config.name,

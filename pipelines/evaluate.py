@@ -69,12 +69,19 @@ def run(config: EvaluateConfig, inputs: Inputs, folder: Path, surroundings: Surr
                 if board == "warm":
                     seconds[contestant.name] = contestant.seconds
                 for name, cases, candidates in _problems(data_split, board):
-                    evaluations.setdefault(name, {})[contestant.name] = evaluate(contestant.scorer, cases, ks=sorted({HEADLINE, *config.cutoffs}), candidates=candidates)
+                    evaluations.setdefault(name, {})[contestant.name] = evaluate(
+                        contestant.scorer, cases, ks=sorted({HEADLINE, *config.cutoffs}), candidates=candidates
+                    )
                 done += 1
                 advance(done, len(boards) * len(contestants), contestant.label)
     rows = [_board_row(name, labels[name], seconds[name], evaluations, config) for name in evaluations["warm"]]
     write_json(folder / "board.json", rows)
-    per_user = {f"{problem}/{name}/{metric}": np.asarray(values, dtype=np.float64) for problem, models in evaluations.items() for name, e in models.items() for metric, values in e.per_user.items()}
+    per_user = {
+        f"{problem}/{name}/{metric}": np.asarray(values, dtype=np.float64)
+        for problem, models in evaluations.items()
+        for name, e in models.items()
+        for metric, values in e.per_user.items()
+    }
     save_file(per_user, folder / "per_user.safetensors")
     write(folder, inputs, evaluations, rows, labels, tables)
     facts: dict[str, Any] = {"split_hash": inputs["split:warm"].manifest.metadata["split_hash"], "models": len(rows)}

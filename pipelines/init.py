@@ -11,7 +11,13 @@ from rich.table import Table
 from recsys.data.sources.table import INTERACTION_FIELDS, ITEM_FIELDS, guess_columns, read_frame
 from recsys.errors import ConfigError
 
-TEMPLATE_PARTS = {"title": "{title}", "year": " ({year})", "brand": ". Brand: {brand}", "categories": ". Categories: {categories}", "description": ". {description}"}
+TEMPLATE_PARTS = {
+    "title": "{title}",
+    "year": " ({year})",
+    "brand": ". Brand: {brand}",
+    "categories": ". Categories: {categories}",
+    "description": ". {description}",
+}
 
 
 def write_config(interactions: Path, items: Path | None, mappings: list[str], name: str, output: Path, overwrite: bool, console: Console) -> None:
@@ -35,7 +41,9 @@ def _parse(mappings: list[str]) -> dict[str, str]:
     for mapping in mappings:
         ours, equals, theirs = mapping.partition("=")
         if not equals or ours not in {*INTERACTION_FIELDS, *ITEM_FIELDS}:
-            raise ConfigError(f"--column {mapping!r}: expected OURS=THEIRS, where OURS is one of {', '.join(dict.fromkeys((*INTERACTION_FIELDS, *ITEM_FIELDS)))}")
+            raise ConfigError(
+                f"--column {mapping!r}: expected OURS=THEIRS, where OURS is one of {', '.join(dict.fromkeys((*INTERACTION_FIELDS, *ITEM_FIELDS)))}"
+            )
         given[ours] = theirs
     return given
 
@@ -47,7 +55,13 @@ def _columns(path: Path, fields: tuple[str, ...], needed: tuple[str, ...], given
     for field in needed:
         if field not in columns:
             raise ConfigError(f"{path}: which column is {field!r}? Say --column {field}=NAME; it has: {', '.join(names)}")
-    table = Table("field", "column", "first value", title=f"{escape(str(path))}: {len(frame):,} rows" + (f", {len(unreadable)} unreadable" if unreadable else ""), title_justify="left")
+    table = Table(
+        "field",
+        "column",
+        "first value",
+        title=f"{escape(str(path))}: {len(frame):,} rows" + (f", {len(unreadable)} unreadable" if unreadable else ""),
+        title_justify="left",
+    )
     for field, column in columns.items():
         table.add_row(field, escape(column) + ("" if field in given else " [dim](guessed)[/]"), escape(str(frame[column][0])[:60]))
     unused = [name for name in names if name not in columns.values()]
@@ -73,7 +87,12 @@ def _document(name: str, interactions: Path, event_columns: dict[str, str], item
         *(f"        {ours}: {_quote(theirs)}" for ours, theirs in event_columns.items()),
     ]
     if items:
-        lines += ["    items:", f"      path: {_quote(str(items.absolute()))}", "      columns:", *(f"        {ours}: {_quote(theirs)}" for ours, theirs in item_columns.items())]
+        lines += [
+            "    items:",
+            f"      path: {_quote(str(items.absolute()))}",
+            "      columns:",
+            *(f"        {ours}: {_quote(theirs)}" for ours, theirs in item_columns.items()),
+        ]
         if "categories" in item_columns:
             lines.append('      list_separator: "|"   # splits categories where the file holds plain text')
     lines += [

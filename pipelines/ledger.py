@@ -7,12 +7,11 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Iterator
 
 from pipelines.stage import Inputs, Step, Surroundings
 from recsys.artifacts.artifact import MANIFEST, Artifact, Manifest, write_artifact
@@ -82,7 +81,10 @@ class Ledger:
         artifact = write_artifact(
             self.path_of(step, key),
             manifest,
-            lambda folder: {**step.run(step.config, inputs, folder, replace(surroundings, scratch=scratch)), "stage_seconds": round(time.monotonic() - started, 3)},
+            lambda folder: {
+                **step.run(step.config, inputs, folder, replace(surroundings, scratch=scratch)),
+                "stage_seconds": round(time.monotonic() - started, 3),
+            },
         )
         shutil.rmtree(scratch)
         self._append(step, key, time.monotonic() - started)
@@ -93,7 +95,13 @@ class Ledger:
         shutil.rmtree(self.path_of(status.step, status.key), ignore_errors=True)
 
     def _append(self, step: Step, key: str, seconds: float) -> None:
-        line = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "step": step.name, "key": key, "seconds": round(seconds, 3), "process": os.getpid()}
+        line = {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": step.name,
+            "key": key,
+            "seconds": round(seconds, 3),
+            "process": os.getpid(),
+        }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -119,6 +127,8 @@ def code_version() -> str:
     """The commit of a checkout, for readers; never part of a key."""
     try:
         folder = Path(__file__).parent
-        return subprocess.run(["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -44,7 +44,17 @@ class RichReporter:
 
     @contextmanager
     def task(self, label: str, unit: str) -> Iterator[Advance]:
-        columns = (SpinnerColumn(), TextColumn("  {task.description:<26}"), BarColumn(24), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("  {task.description:<26}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(label, total=None, unit=unit, note="")
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from pipelines import embed, ingest, rank, split
+from pipelines import ingest, rank, split
 from pipelines.ingest import Ingested
 from pipelines.ledger import code_version
 from pipelines.parity import ParityProof, prove_parity
@@ -51,7 +51,17 @@ class Registry(Protocol):
     """The tracking server, as far as a release needs it."""
 
     def champion(self, name: str) -> Mapping[str, Any] | None: ...
-    def release(self, name: str, bundle: Artifact, *, alias: str, params: Mapping[str, Any], metrics: Mapping[str, float], histories: Mapping[str, list[dict[str, float]]], files: list[Path]) -> str: ...
+    def release(
+        self,
+        name: str,
+        bundle: Artifact,
+        *,
+        alias: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        histories: Mapping[str, list[dict[str, float]]],
+        files: list[Path],
+    ) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,14 @@ def run(config: ReleaseConfig, inputs: Inputs, folder: Path, surroundings: Surro
         )
         advance(3, 3, "")
     write_json(folder / "parity.json", proof.to_json())
-    return {"name": config.name, "version": version, "alias": alias, "gate": verdict.reason, "parity_max_difference": proof.max_difference, "parity_same_top_10": proof.same_top_10}
+    return {
+        "name": config.name,
+        "version": version,
+        "alias": alias,
+        "gate": verdict.reason,
+        "parity_max_difference": proof.max_difference,
+        "parity_same_top_10": proof.same_top_10,
+    }
 
 
 def _write_bundle(config: ReleaseConfig, inputs: Inputs, folder: Path, data: Ingested, split_digest: str, metrics: Mapping[str, float]) -> Artifact:
@@ -131,7 +148,9 @@ def _write_bundle(config: ReleaseConfig, inputs: Inputs, folder: Path, data: Ing
 
 def _user_state(data: Ingested) -> pl.DataFrame:
     events = data.interactions.to_frame()
-    state = events.group_by("user_id", maintain_order=True).agg(recent_item_ids=pl.col("item_id"), n_interactions=pl.len().cast(pl.Int64), last=pl.col("time").max())
+    state = events.group_by("user_id", maintain_order=True).agg(
+        recent_item_ids=pl.col("item_id"), n_interactions=pl.len().cast(pl.Int64), last=pl.col("time").max()
+    )
     return state.with_columns(last_timestamp=_as_datetime(pl.col("last"))).drop("last")
 
 
@@ -163,5 +182,7 @@ def _prove(config: PublishConfig, bundle: Artifact, data: Ingested, services: Se
     with services.serving(recommender, features) as url:
         proof = prove_parity(url, load_bundle(bundle.path).ranker, data.interactions.users, data.catalog.items, events, users, config.parity_items)
     if proof.max_difference > config.parity_limit or not proof.same_top_10:
-        raise ArtifactError(f"not published: offline and served scores differ by {proof.max_difference:.2e} (limit {config.parity_limit:g}), same top 10: {proof.same_top_10}")
+        raise ArtifactError(
+            f"not published: offline and served scores differ by {proof.max_difference:.2e} (limit {config.parity_limit:g}), same top 10: {proof.same_top_10}"
+        )
     return proof

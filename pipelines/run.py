@@ -97,8 +97,26 @@ def _require_known(stages: Sequence[str], plan: list[Step]) -> None:
 
 def _gist(artifact: Artifact) -> str:
     """A few facts of a finished step for the terminal."""
-    hidden = {"step", "version", "config", "stage_seconds", "split_hash", "space_id", "spaces", "seed", "seconds", "train_seconds", "notes", "quarantine", "name"}
-    facts = [f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int | float) else f"{key.replace('_', ' ')} {value}" for key, value in artifact.manifest.metadata.items() if key not in hidden and not isinstance(value, dict | list)]
+    hidden = {
+        "step",
+        "version",
+        "config",
+        "stage_seconds",
+        "split_hash",
+        "space_id",
+        "spaces",
+        "seed",
+        "seconds",
+        "train_seconds",
+        "notes",
+        "quarantine",
+        "name",
+    }
+    facts = [
+        f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int | float) else f"{key.replace('_', ' ')} {value}"
+        for key, value in artifact.manifest.metadata.items()
+        if key not in hidden and not isinstance(value, dict | list)
+    ]
     return " · ".join(facts[:6])
 
 
@@ -130,7 +148,9 @@ def show_result(result: RunResult, console: Console) -> None:
     console.print(table)
     if "publish" in result.artifacts:
         facts = result.artifacts["publish"].manifest.metadata
-        console.print(f"model   models:/{facts['name']}@{facts['alias']}  (version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e})")
+        console.print(
+            f"model   models:/{facts['name']}@{facts['alias']}  (version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e})"
+        )
     console.print(f"report  {result.report}", soft_wrap=True)
     console.print(f"{len(result.ran)} of {len(result.artifacts)} steps ran, {result.seconds:.0f} s in all", highlight=False)
 

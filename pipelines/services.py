@@ -110,5 +110,3 @@ def _feast(root: Path) -> OnlineFeatures:
     from feature_store.online import FeastOnlineFeatures
 
     return FeastOnlineFeatures(root / "feature_store")
-
-
