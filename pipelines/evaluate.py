@@ -109,7 +109,9 @@ def _contestants(config: EvaluateConfig, data_split: Split, tables: Mapping[str,
         return lambda: Contestant(name, label, rank.load(inputs[role]), inputs[role].manifest.metadata["train_seconds"])
 
     def nearest(name: str, table: EmbeddingTable) -> Callable[[], Contestant]:
-        return fitted(f"nearest-{name}", f"text nearest ({name})", lambda: TextNearest(table.aligned_to(data_split.items), name))
+        return fitted(
+            f"nearest-{name}", f"text nearest ({name})", lambda: TextNearest(table.aligned_to(data_split.items), name, centre_on=~data_split.held_out)
+        )
 
     return [
         fitted("popularity", "popularity", lambda: Popularity.fit(data_split)),

@@ -148,9 +148,8 @@ def show_result(result: RunResult, console: Console) -> None:
     console.print(table)
     if "publish" in result.artifacts:
         facts = result.artifacts["publish"].manifest.metadata
-        console.print(
-            f"model   models:/{facts['name']}@{facts['alias']}  (version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e})"
-        )
+        gate = f"version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e}"
+        console.print(f"model   models:/{facts['name']}@{facts['alias']}  ({gate})", soft_wrap=True)
     console.print(f"report  {result.report}", soft_wrap=True)
     console.print(f"{len(result.ran)} of {len(result.artifacts)} steps ran, {result.seconds:.0f} s in all", highlight=False)
 

@@ -96,7 +96,9 @@ class Split:
     def save(self, folder: Path) -> None:
         arrays = _arrays_of(self.train, self.validation, self.test, self.cold, self.held_out)
         save_file(arrays, folder / "split.safetensors")
-        write_json(folder / "split.json", {"protocol": self.protocol, "digest": self.digest, "tie_rule": TIE_RULE, "users": self.users.ids, "items": self.items.ids})
+        write_json(
+            folder / "split.json", {"protocol": self.protocol, "digest": self.digest, "tie_rule": TIE_RULE, "users": self.users.ids, "items": self.items.ids}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Split:

@@ -21,7 +21,11 @@ MILLISECONDS_FROM = 100_000_000_000
 """Numbers above this (the year 5138 in seconds) are read as milliseconds."""
 
 CLEAN_INTERACTIONS = pa.DataFrameSchema(
-    {"user_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)), "item_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)), "time": pa.Column(pl.Int64)},
+    {
+        "user_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
+        "item_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
+        "time": pa.Column(pl.Int64),
+    },
     strict=True,
 )
 CLEAN_ITEMS = pa.DataFrameSchema({"item_id": pa.Column(pl.String, pa.Check.str_length(min_value=1), unique=True)})
@@ -91,7 +95,9 @@ def _clean_items(table: RawTable, quarantined: list[pl.DataFrame], notes: dict[s
     return ItemCatalog(cleaned.drop(ROW))
 
 
-def _clean_events(table: RawTable, catalog: ItemCatalog | None, config: ValidationConfig, quarantined: list[pl.DataFrame], notes: dict[str, int]) -> pl.DataFrame:
+def _clean_events(
+    table: RawTable, catalog: ItemCatalog | None, config: ValidationConfig, quarantined: list[pl.DataFrame], notes: dict[str, int]
+) -> pl.DataFrame:
     frame = table.frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
     if "time" in frame.columns:
         frame = frame.with_columns(time_text=pl.col("time").str.strip_chars()).with_columns(time=_parse_time(pl.col("time_text")))
@@ -120,7 +126,9 @@ def _clean_events(table: RawTable, catalog: ItemCatalog | None, config: Validati
         given = pl.col("rating").is_not_null() & (pl.col("rating") != "")
         reason = reason.when(given & (pl.col("stars").is_null() | pl.col("stars").is_finite().not_())).then(pl.lit("non-finite rating"))
         if config.min_rating is not None:
-            reason = reason.when(~given).then(pl.lit("missing rating")).when(pl.col("stars") < config.min_rating).then(pl.lit(f"rating below {config.min_rating:g}"))
+            reason = (
+                reason.when(~given).then(pl.lit("missing rating")).when(pl.col("stars") < config.min_rating).then(pl.lit(f"rating below {config.min_rating:g}"))
+            )
     kept = _divert(table, frame, reason, quarantined)
     if "time" in table.frame.columns:
         duplicate = pl.when(pl.struct("user_id", "item_id", "time").is_first_distinct().not_()).then(pl.lit("duplicate event"))
@@ -147,7 +155,11 @@ def _divert(table: RawTable, frame: pl.DataFrame, reason: pl.Expr, quarantined: 
     bad = judged.filter(pl.col("__reason").is_not_null()).select(ROW, "__reason")
     if len(bad):
         raw = bad.join(table.frame, on=ROW, how="left", maintain_order="left").drop("__reason", ROW)
-        quarantined.append(_quarantine_frame(table.file, bad[ROW].to_list(), bad["__reason"].to_list(), [json.dumps(r, ensure_ascii=False)[:1000] for r in raw.iter_rows(named=True)]))
+        quarantined.append(
+            _quarantine_frame(
+                table.file, bad[ROW].to_list(), bad["__reason"].to_list(), [json.dumps(r, ensure_ascii=False)[:1000] for r in raw.iter_rows(named=True)]
+            )
+        )
     if table.unreadable:
         rows, reasons, raws = zip(*table.unreadable, strict=True)
         quarantined.append(_quarantine_frame(table.file, list(rows), list(reasons), list(raws)))

@@ -112,18 +112,14 @@ def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -
     return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, scorable)
 
 
-def _run_epoch(
-    network: FusionNetwork, config: FusionConfig, split: Split, inputs: _Inputs, optimiser: torch.optim.Optimizer, seed: int, epoch: int
-) -> float:
+def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, inputs: _Inputs, optimiser: torch.optim.Optimizer, seed: int, epoch: int) -> float:
     # Only items with interactions are candidates: as perpetual negatives, cold items would be pushed below all others.
     candidates = inputs.counts.nonzero()[:, 0]
     position = torch.full((len(inputs.counts),), -1, dtype=torch.int64)
     position[candidates] = torch.arange(len(candidates))
     has_text = inputs.present[:, 1:].any(dim=1)
     total, steps = 0.0, 0
-    for batch in next_item_batches(
-        split.train, max_length=config.encoder.max_length, batch_size=config.training.batch_size, seed=seed, epoch=epoch
-    ):
+    for batch in next_item_batches(split.train, max_length=config.encoder.max_length, batch_size=config.training.batch_size, seed=seed, epoch=epoch):
         present, counts = inputs.present, inputs.counts
         if config.id_dropout and network.names:
             # Items without text keep their ID: with nothing left they would be zero vectors.
@@ -143,9 +139,7 @@ def _run_epoch(
     return total / steps
 
 
-def _snapshot(
-    network: FusionNetwork, config: FusionConfig, inputs: _Inputs, spaces: Mapping[str, str], histories: Queries | None = None
-) -> FusedRanker:
+def _snapshot(network: FusionNetwork, config: FusionConfig, inputs: _Inputs, spaces: Mapping[str, str], histories: Queries | None = None) -> FusedRanker:
     """The network as it is now, copied: training goes on without moving what was handed out."""
     frozen = copy.deepcopy(network)
     with torch.no_grad():

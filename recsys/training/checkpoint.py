@@ -30,9 +30,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_checkpoint(
-    folder: Path, fingerprint: str, state: TrainingState, module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]
-) -> None:
+def save_checkpoint(folder: Path, fingerprint: str, state: TrainingState, module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
     """The tensors get a name of their own per epoch; the JSON, replaced last, decides which are valid."""
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()} | {f"best.{name}": value for name, value in best.items()}
     optimiser_state = optimiser.state_dict()

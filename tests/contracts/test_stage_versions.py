@@ -28,7 +28,9 @@ def state_of(stage: str) -> dict[str, int | str]:
 def test_a_changed_stage_has_a_raised_version(stage: str) -> None:
     recorded, now = json.loads(RECORD.read_text(encoding="utf-8"))[stage], state_of(stage)
     if now["source"] != recorded["source"]:
-        assert now["version"] != recorded["version"], f"pipelines/{stage}.py changed: raise its VERSION if the result can change, then run this file as a script"
+        assert now["version"] != recorded["version"], (
+            f"pipelines/{stage}.py changed: raise its VERSION if the result can change, then run this file as a script"
+        )
     assert now == recorded, f"run `python {Path(__file__).name}` to record pipelines/{stage}.py"
 
 

@@ -51,7 +51,9 @@ class RecBoleSource(Config):
         frame = _read_atomic(path)
         columns = {"item_id": "item_id"}
         for ours, candidates in (("title", TITLE_FIELDS), ("year", YEAR_FIELDS), ("categories", CATEGORY_FIELDS)):
-            columns |= {ours: theirs for theirs in candidates[::-1] if theirs in frame.columns}
+            present = [theirs for theirs in candidates if theirs in frame.columns]
+            if present:
+                columns[ours] = present[0]
         table = select_columns(path, frame, columns)
         if "categories" in columns:
             # token_seq: values separated by spaces

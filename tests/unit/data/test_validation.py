@@ -48,7 +48,13 @@ def test_each_planted_bad_row_gets_its_reason(tmp_path: Path) -> None:
     assert data.notes["users with fewer than 3 events (train only)"] == 2
 
 
-@given(st.lists(st.tuples(st.sampled_from(["u", "v", ""]), st.sampled_from(["a", "b", "", "zz"]), st.sampled_from(["1", "2", "x", "", "inf", "2020-01-01T00:00:00Z"])), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["u", "v", ""]), st.sampled_from(["a", "b", "", "zz"]), st.sampled_from(["1", "2", "x", "", "inf", "2020-01-01T00:00:00Z"])),
+        min_size=1,
+        max_size=30,
+    )
+)
 def test_no_row_is_lost(rows: list[tuple[str, str, str]]) -> None:
     import tempfile
 
@@ -64,7 +70,9 @@ def test_no_row_is_lost(rows: list[tuple[str, str, str]]) -> None:
         assert quarantined["row"].n_unique() == len(quarantined)
 
 
-@pytest.mark.parametrize("text", ["881250949", "881250949.0", "881250949000", "1997-12-04T15:55:49Z", "1997-12-04 15:55:49", "1997-12-04T16:55:49+01:00", "1997-12-04T15:55:49.000"])
+@pytest.mark.parametrize(
+    "text", ["881250949", "881250949.0", "881250949000", "1997-12-04T15:55:49Z", "1997-12-04 15:55:49", "1997-12-04T16:55:49+01:00", "1997-12-04T15:55:49.000"]
+)
 def test_times_in_common_forms_are_the_same_second(tmp_path: Path, text: str) -> None:
     assert cleaned(tmp_path, f"user,item,time\nu,a,{text}\n").interactions.times.tolist() == [881250949]
 
@@ -86,11 +94,18 @@ def test_errors_name_file_column_and_row(tmp_path: Path) -> None:
     (tmp_path / "ragged.csv").write_text("user,item\nu,a,1,2\n")
     (tmp_path / "odd.xls").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
-    for name, expected in (("empty.csv", "empty"), ("latin.csv", "not UTF-8 at row 2"), ("odd.xls", "unknown ending"), ("nothing.csv", "cannot be read"), ("broken.parquet", "Parquet"), ("ragged.csv", "CSV")):
+    for name, expected in (
+        ("empty.csv", "empty"),
+        ("latin.csv", "not UTF-8 at row 2"),
+        ("odd.xls", "unknown ending"),
+        ("nothing.csv", "cannot be read"),
+        ("broken.parquet", "Parquet"),
+        ("ragged.csv", "CSV"),
+    ):
         with pytest.raises(DataError, match=expected) as caught:
             read_frame(tmp_path / name)
         assert name in str(caught.value)
-    with pytest.raises(DataError, match="no column 'when'.*it has: user, item"):
+    with pytest.raises(DataError, match=r"no column 'when'.*it has: user, item"):
         TableFile(path=tmp_path / "ok.csv", columns={"user_id": "user", "item_id": "item", "time": "when"}).load()
     with pytest.raises(ConfigError, match="lacks 'item_id'"):
         TableSource(interactions=TableFile(path=tmp_path / "ok.csv", columns={"user_id": "user"})).read_interactions()
