@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +28,9 @@ def write_config(interactions: Path, items: Path | None, mappings: list[str], na
     given = _parse(mappings)
     event_columns = _columns(interactions, INTERACTION_FIELDS, ("user_id", "item_id"), given, console)
     item_columns = _columns(items, ITEM_FIELDS, ("item_id",), given, console) if items else {}
+    for ours, theirs in given.items():
+        if theirs not in (event_columns.get(ours), item_columns.get(ours)):
+            raise ConfigError(f"--column {ours}={theirs}: no file has a column {theirs!r} for {ours}")
     text_fields = [field for field in TEMPLATE_PARTS if field in item_columns]
     if "time" not in event_columns:
         console.print("[yellow]no time column[/]: events are taken in file order; map one with --column time=NAME if there is one")
@@ -55,15 +59,10 @@ def _columns(path: Path, fields: tuple[str, ...], needed: tuple[str, ...], given
     for field in needed:
         if field not in columns:
             raise ConfigError(f"{path}: which column is {field!r}? Say --column {field}=NAME; it has: {', '.join(names)}")
-    table = Table(
-        "field",
-        "column",
-        "first value",
-        title=f"{escape(str(path))}: {len(frame):,} rows" + (f", {len(unreadable)} unreadable" if unreadable else ""),
-        title_justify="left",
-    )
+    console.print(f"{escape(str(path))}: {len(frame):,} rows" + (f", {len(unreadable)} unreadable" if unreadable else ""), soft_wrap=True)
+    table = Table("field", "column", "first value")
     for field, column in columns.items():
-        table.add_row(field, escape(column) + ("" if field in given else " [dim](guessed)[/]"), escape(str(frame[column][0])[:60]))
+        table.add_row(field, escape(column) + ("" if field in given else " [dim](guessed)[/]"), escape(_shown(frame[column][0])))
     unused = [name for name in names if name not in columns.values()]
     console.print(table)
     if unused:
@@ -71,11 +70,16 @@ def _columns(path: Path, fields: tuple[str, ...], needed: tuple[str, ...], given
     return columns
 
 
+def _shown(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, pl.Series | list) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 def _document(name: str, interactions: Path, event_columns: dict[str, str], items: Path | None, item_columns: dict[str, str], text_fields: list[str]) -> str:
     template = "|".join(TEMPLATE_PARTS[f] if f != text_fields[0] else TEMPLATE_PARTS[f].lstrip(" .") for f in text_fields)
     lines = [
         "# Made by `recsys init`. Check the columns, then: recsys run THIS_FILE",
-        "# Every key can be overridden on the command line: --set rank.max_epochs=20",
+        "# Every key can be overridden on the command line: --set rank.training.epochs=20",
         f"name: {name}            # in the model registry: models:/{name}@champion",
         "",
         "data:",

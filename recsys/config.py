@@ -102,7 +102,7 @@ def _explain(cls: type[pydantic.BaseModel], error: Any) -> str:
     known = _known_keys(cls, error["loc"][:-1])
     key = str(error["loc"][-1])
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
+    hint = f", did you mean {close[0]!r}?" if close else "."
     return f"{place}: unknown key{hint} Known keys: {', '.join(sorted(known))}"
 
 
