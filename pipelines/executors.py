@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -100,6 +101,8 @@ class RayExecutor:
         batches, total = _missing_batches(texts, cache, self._batch)
         if not total:
             return
+        if config.space().space_id != cache.space.space_id:
+            raise SpaceMismatchError(f"the cache holds space {cache.space.space_id}, encoder {config.name!r} makes {config.space().space_id}")
         self._connect()
         done = 0
         for block in self._watched(lambda: self._blocks(config, batches, cache.space.space_id)):
@@ -121,7 +124,13 @@ class RayExecutor:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own chatter would tear the progress bars; what goes wrong reaches the user as an error of ours.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         import ray
+        import ray.data
+
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
         if ray.is_initialized():
             return
@@ -210,12 +219,12 @@ def _require_space(encoder: Encoder, space_id: str) -> None:
 
 
 @contextmanager
-def make_executor(kind: str, address: str | None = None, workers: int = 1) -> Iterator[LocalExecutor | RayExecutor]:
+def make_executor(kind: str, address: str | None = None, workers: int = 1, threads: int | None = None) -> Iterator[LocalExecutor | RayExecutor]:
     """ "local" or "ray"; Ray starts with the first text that is missing, and stops at the end."""
     if kind == "local":
         yield LocalExecutor()
     elif kind == "ray":
-        executor = RayExecutor(address, workers)
+        executor = RayExecutor(address, workers, threads=threads)
         try:
             yield executor
         finally:

@@ -69,7 +69,7 @@ def run_plan(config: RunConfig, console: Console, *, quiet: bool = False, last_s
     reporter = SilentReporter() if quiet else RichReporter(console)
     artifacts: dict[str, Artifact] = {}
     ran: list[str] = []
-    with ledger.lock(), make_executor(config.runtime.executor, config.runtime.ray_address, config.runtime.workers) as executor:
+    with ledger.lock(), make_executor(config.runtime.executor, config.runtime.ray_address, config.runtime.workers, config.runtime.threads) as executor:
         surroundings = Surroundings(reporter, executor, root / "embeddings", root)
         for status in ledger.survey(plan):
             step = status.step
