@@ -1,0 +1,1 @@
+"""Timings side by side with peers. Never part of the test run: timings decide no test."""

@@ -1,0 +1,73 @@
+"""What every Scorer keeps, whatever it is: shapes, finite values, the order of columns, batch equals single, unknown users."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from recsys.data.split import Split
+from recsys.heads.config import FusionConfig
+from recsys.heads.fusion import fit_ranker
+from recsys.models.ease import Ease, EaseConfig
+from recsys.models.itemknn import ItemKNN, ItemKNNConfig
+from recsys.models.popularity import Popularity
+from recsys.models.sasrec import SasRecConfig
+from recsys.models.text_nearest import TextNearest
+from recsys.training.config import TrainingConfig
+from recsys.types import UNKNOWN_NUM, Queries, Scorer
+
+
+def text_nearest(split: Split) -> Scorer:
+    return TextNearest(np.random.default_rng(0).standard_normal((split.n_items, 8)).astype(np.float32), "random")
+
+
+def sasrec(split: Split) -> Scorer:
+    config = FusionConfig(encoder=SasRecConfig(dim=8, max_length=10), training=TrainingConfig(epochs=2))
+    return fit_ranker(config, split, {}, seed=0, validate=lambda scorer: 0.0).ranker
+
+
+MAKERS: dict[str, Callable[[Split], Scorer]] = {
+    "popularity": Popularity.fit,
+    "itemknn": lambda split: ItemKNN.fit(ItemKNNConfig(), split),
+    "ease": lambda split: Ease.fit(EaseConfig(), split),
+    "text_nearest": text_nearest,
+    "sasrec": sasrec,
+}
+
+
+@pytest.fixture(params=MAKERS)
+def scorer(request: pytest.FixtureRequest, tiny_cold_split: Split) -> Scorer:
+    return MAKERS[request.param](tiny_cold_split)
+
+
+def test_the_contract(scorer: Scorer, tiny_cold_split: Split) -> None:
+    split = tiny_cold_split
+    queries = split.test.queries()
+    everything = np.arange(split.n_items)
+    scorable = scorer.scorable_items()
+    scores = scorer.score(queries, everything)
+    assert scorer.n_items == split.n_items
+    assert scorable.shape == (split.n_items,) and scorable.dtype == np.bool_
+    assert scores.shape == (len(queries), split.n_items) and scores.dtype == np.float32
+    assert np.isfinite(scores[:, scorable]).all()
+    some = np.flatnonzero(scorable)[::-1].copy()
+    np.testing.assert_allclose(scorer.score(queries, some), scores[:, some], atol=1e-5)
+    alone = np.concatenate([scorer.score(queries.slice(i, i + 1), everything) for i in range(len(queries))])
+    np.testing.assert_allclose(alone[:, scorable], scores[:, scorable], atol=1e-5)
+
+
+def test_a_user_never_seen_is_scored_by_history_alone(scorer: Scorer, tiny_cold_split: Split) -> None:
+    history = tiny_cold_split.test.inputs[0]
+    everything = np.arange(tiny_cold_split.n_items)
+    scorable = scorer.scorable_items()
+    known = scorer.score(Queries(tiny_cold_split.test.user_nums[:1], [history]), everything)
+    unknown = scorer.score(Queries(np.array([UNKNOWN_NUM]), [history]), everything)
+    np.testing.assert_allclose(unknown[:, scorable], known[:, scorable], atol=1e-5)
+    assert np.isfinite(scorer.score(Queries.of_history(history[:0]), everything)[:, scorable]).all()
+
+
+def test_items_without_training_interactions_are_scorable_by_text_alone(scorer: Scorer, tiny_cold_split: Split) -> None:
+    cold = tiny_cold_split.item_counts() == 0
+    assert cold.any()
+    assert scorer.scorable_items()[cold].all() == isinstance(scorer, TextNearest)
+    assert scorer.scorable_items()[~cold].all()
