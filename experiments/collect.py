@@ -1,6 +1,7 @@
-"""Collect the boards of several seeds into one table: `python experiments/collect.py ml-100k SEED_JSON...`
+"""Collect the boards of several seeds into one table: `python experiments/collect.py ml-100k COMMIT SEED_JSON...`
 
-Each SEED_JSON is what `recsys run CONFIG --set seed=N --json` printed. Writes experiments/boards/<dataset>/seeds.json and seeds.md.
+Each SEED_JSON is what `recsys run CONFIG --set seed=N --json` printed, in the order of the seeds 0, 1, 2, ...; COMMIT is what
+they ran on. Writes experiments/boards/<dataset>/seeds.json and seeds.md.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from datetime import date
 from pathlib import Path
 
 COLUMNS = ("recall@10", "ndcg@10", "cold_recall@10", "cold_only_recall@10", "cold_split_warm_ndcg@10", "seconds")
 
 
-def main(dataset: str, files: list[str]) -> None:
+def main(dataset: str, commit: str, files: list[str]) -> None:
     boards = [json.loads(Path(file).read_text(encoding="utf-8"))["board"] for file in files]
     rows = []
     for models in zip(*boards, strict=True):
@@ -25,7 +27,10 @@ def main(dataset: str, files: list[str]) -> None:
         rows.append(row)
     folder = Path(__file__).parent / "boards" / dataset
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "seeds.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    runs = [{"seed": seed, "board": board} for seed, board in enumerate(boards)]
+    command = f"recsys run experiments/configs/{dataset}/default.yaml --set seed=N --json"
+    result = {"dataset": dataset, "command": command, "commit": commit, "date": date.today().isoformat(), "models": rows, "runs": runs}
+    (folder / "seeds.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     lines = [
         "| model | Recall@10 | NDCG@10 | cold Recall@10 | among cold items alone | NDCG@10 of the cold-trained model on warm cases | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -42,4 +47,4 @@ def main(dataset: str, files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from recsys import errors
 from recsys.embeddings.cache import EmbeddingCache
 from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
@@ -76,6 +80,8 @@ class EncoderActor:
 class RayExecutor:
     """A pool of `workers` actors on the cluster at `address`; None starts Ray on this machine and stops it in `close`.
 
+    An actor reserves `cpus_per_worker` CPUs: more than half of a node's CPUs means at most one actor a node.
+    `at_once`: begin with all workers; else Ray adds them when there is work for them.
     `nodes` holds the Ray node ids that computed something.
     """
 
@@ -89,11 +95,12 @@ class RayExecutor:
         threads: int | None = None,
         batch: int = BATCH,
         no_progress_seconds: float = 300.0,
-        spread: bool = False,
+        cpus_per_worker: int = 1,
+        at_once: bool = False,
     ) -> None:
         self._address, self._workers, self._batch = address, workers, batch
         self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
-        self._patience, self._spread = no_progress_seconds, spread
+        self._patience, self._cpus, self._at_once = no_progress_seconds, cpus_per_worker, at_once
         self._owned = False
         self.nodes: set[str] = set()
 
@@ -136,12 +143,13 @@ class RayExecutor:
             return
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
         try:
-            if self._address is not None:
-                ray.init(address=self._address, **quiet)
-            else:
-                # With two CPUs the actors can take them all, and the tasks that feed them never start.
-                cpus = max(4, os.cpu_count() or 1, self._workers + 2)
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+            with _stderr_aside():
+                if self._address is not None:
+                    ray.init(address=self._address, **quiet)
+                else:
+                    # With two CPUs the actors can take them all, and the tasks that feed them never start.
+                    cpus = max(4, os.cpu_count() or 1, self._workers * self._cpus + 2)
+                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {error}") from error
         self._owned = True
@@ -158,11 +166,10 @@ class RayExecutor:
             start += len(batch)
         mapped = ray.data.from_arrow(tables).map_batches(
             EncoderActor,
-            compute=ray.data.ActorPoolStrategy(min_size=self._workers if self._spread else 1, max_size=self._workers),
+            compute=ray.data.ActorPoolStrategy(min_size=self._workers if self._at_once else 1, max_size=self._workers),
             batch_size=None,  # a block is a batch already
-            num_cpus=1,
+            num_cpus=self._cpus,
             fn_constructor_args=(config.model_dump(mode="json"), space_id, self._threads),
-            **({"scheduling_strategy": "SPREAD"} if self._spread else {}),
         )
         yield from mapped.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
 
@@ -193,6 +200,20 @@ class RayExecutor:
             yield found
 
 
+@contextmanager
+def _stderr_aside() -> Iterator[None]:
+    """Ray's C++ core announces its own log level on file descriptor 2, whatever that level is. Errors are raised, so none is lost."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _translated(error: BaseException) -> BaseException:
     """The platform's own error out of Ray's wrappers; anything else of Ray's can be tried again."""
     seen: BaseException | None = error
@@ -204,6 +225,11 @@ def _translated(error: BaseException) -> BaseException:
                     if kind.__module__ == "recsys.errors":
                         return kind(str(candidate)) if kind.__name__ != "UnknownIdError" else candidate
         seen = cause if cause is not seen else None
+    # An error of an actor's constructor arrives as text only: the remote traceback, whose last line names the type.
+    for found in re.finditer(r"^\s*recsys\.errors\.(\w+): (.*)$", str(error), re.MULTILINE):
+        kind = getattr(errors, found[1], None)
+        if isinstance(kind, type) and issubclass(kind, RecsysError) and kind.__name__ != "UnknownIdError":
+            return kind(found[2])
     return RetryableError(f"Ray: {type(error).__name__}: {str(error)[-500:]}")
 
 

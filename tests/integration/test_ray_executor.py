@@ -1,15 +1,18 @@
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines.executors import LocalExecutor, RayExecutor, make_executor
+from pipelines.executors import LocalExecutor, RayExecutor, _translated, make_executor
 from recsys.embeddings.cache import EmbeddingCache
 from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.text import TextEncoderConfig
-from recsys.errors import ConfigError, SpaceMismatchError
+from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
 
 CONFIG = TextEncoderConfig(name="hashed", model="hashed")
 TEXTS = [f"movie number {i} " + "x " * (i % 7) for i in range(40)]
@@ -50,25 +53,36 @@ def test_foreign_space_and_unknown_executor(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[str]:
+def two_nodes(tmp_path: Path) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False})
-    cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-    cluster.wait_for_nodes()
-    try:
-        yield cluster.address
-    finally:
-        import ray
+    # Short names: Ray's sockets live there, and their paths may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="r1") as first, tempfile.TemporaryDirectory(prefix="r2") as second:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        head = {"num_cpus": 3, "object_store_memory": 80 * 2**20, "include_dashboard": False, "temp_dir": first}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "3", "--object-store-memory", str(80 * 2**20)]
+        with (elsewhere / "log").open("wb") as log:
+            node = subprocess.Popen([*command, "--address", cluster.address, "--temp-dir", second], cwd=elsewhere, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield cluster.address
+        finally:
+            import ray
 
-        ray.shutdown()
-        cluster.shutdown()
+            ray.shutdown()
+            node.terminate()
+            node.wait(timeout=30)
+            cluster.shutdown()
 
 
 @pytest.mark.slow
 def test_two_nodes_give_the_local_table(tmp_path: Path, two_nodes: str) -> None:
-    """The driver alone writes; the nodes share no working folder with it."""
-    executor = RayExecutor(two_nodes, workers=2, batch=4, spread=True, no_progress_seconds=60)
+    """Two Ray nodes on one machine. Not shared: Ray's temporary folder, the working folder, the object store.
+
+    Shared: the machine's file system with the installed code and weights. The cache's folder is given to the driver only.
+    """
+    executor = RayExecutor(two_nodes, workers=2, batch=4, cpus_per_worker=2, at_once=True, no_progress_seconds=60)
     cache = EmbeddingCache(tmp_path, CONFIG.space())
     seen: list[int] = []
     executor.embed(CONFIG, TEXTS, cache, lambda done, total: seen.append(done))
@@ -85,3 +99,15 @@ def test_local_ray_refuses_a_foreign_space_and_equals_local(tmp_path: Path) -> N
         cache = EmbeddingCache(tmp_path, CONFIG.space())
         executor.embed(CONFIG, TEXTS, cache, nothing)
     np.testing.assert_array_equal(cache.get(TEXTS), HashedEncoder().encode(TEXTS))
+
+
+@pytest.mark.parametrize("kind", [SpaceMismatchError, ConfigError])
+def test_an_actors_own_error_keeps_its_type(kind: type[RecsysError]) -> None:
+    """Ray hands over an error of a method as a cause, one of a constructor as the text of a remote traceback."""
+    wrapper = RuntimeError("task failed")
+    wrapper.__cause__ = kind("wrong")
+    died = RuntimeError(f'The actor died in its creation task\n  File "x.py", line 1, in __init__\nrecsys.errors.{kind.__name__}: wrong')
+    for error in (wrapper, died):
+        found = _translated(error)
+        assert type(found) is kind and str(found) == "wrong"
+    assert type(_translated(RuntimeError("node lost"))) is RetryableError
