@@ -67,6 +67,7 @@ def two_nodes(tmp_path: Path) -> Iterator[str]:
             node = subprocess.Popen([*command, "--address", cluster.address, "--temp-dir", second], cwd=elsewhere, stdout=log, stderr=subprocess.STDOUT)
         try:
             yield cluster.address
+            assert any(Path(second).iterdir()), "Ray ignored the second node's temporary folder"
         finally:
             import ray
 
