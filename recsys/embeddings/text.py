@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recsys.config import Config
+from recsys.embeddings.converted import folder_of, is_whole, store
 from recsys.embeddings.encoder import Encoder, require_finite
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.pooling import masked_mean
@@ -89,18 +90,25 @@ class TextEncoder:
         weights = find_weights(config.model)
         if 0 < weights.max_positions < config.max_length:
             raise ConfigError(f"encoder {config.name!r}: max_length {config.max_length} exceeds the {weights.max_positions} positions of {config.model!r}")
-        options: dict[str, Any] = {"local_files_only": True}
-        model_options: dict[str, Any] = {"dtype": _DTYPES[config.dtype]}
-        if weights.gguf is not None:
+        space = _space(config, weights)
+        model_options: dict[str, Any] = {"local_files_only": True, "dtype": _DTYPES[config.dtype]}
+        converted = folder_of(space.revision, config.dtype) if weights.gguf is not None else None
+        if converted is None or is_whole(converted):
+            folder = converted or weights.folder
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModel.from_pretrained(folder, **model_options)
+        else:
             from transformers import GgufConfig
 
-            options["gguf_file"] = weights.gguf
+            # transformers reads the file three times in Python, some 20 s: done once, then kept.
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True, gguf_file=weights.gguf)
             # Packed GGUF weights are multiplied in float32 by slow kernels: unpack once.
-            model_options["quantization_config"] = GgufConfig(dequantize=True)
-        tokenizer = AutoTokenizer.from_pretrained(weights.folder, **options)
-        model = AutoModel.from_pretrained(weights.folder, **options, **model_options)
+            unpacked = GgufConfig(dequantize=True)
+            model = AutoModel.from_pretrained(weights.folder, gguf_file=weights.gguf, quantization_config=unpacked, **model_options)
+            if not store(converted, model, tokenizer):
+                _log.info("%s: the converted model could not be kept at %s; it is converted again next time", config.name, converted)
         _speed_up_norms(model)
-        return cls(config, _space(config, weights), model, tokenizer)
+        return cls(config, space, model, tokenizer)
 
     @property
     def space(self) -> EmbeddingSpace:

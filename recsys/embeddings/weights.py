@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from recsys.artifacts.atomic import sha256_of
 from recsys.config import digest_of
@@ -83,16 +84,50 @@ def _folder(model: str) -> Path:
         raise ConfigError(f"model {model!r}: neither {PACKAGE}NAME, nor a folder, nor a reachable hub name: {error}") from error
 
 
-def _gguf_fields(file: Path) -> dict[str, int]:
-    from gguf import GGUFReader
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_UNSIGNED = {4: "<I", 10: "<Q"}
 
-    reader = GGUFReader(file)
+
+def _gguf_fields(file: Path) -> dict[str, int]:
+    """Two numbers of the header. gguf's own reader makes an array of every token of the vocabulary, which takes seconds.
+
+    Raises:
+        ConfigError: not a GGUF file of version 2 or 3, or without these fields.
+    """
     found: dict[str, int] = {}
-    for name, stored in reader.fields.items():
-        last: str = name.rsplit(".", 1)[-1]
-        if last in ("embedding_length", "context_length"):
-            value: Any = stored.contents()
-            found[last] = int(value)
-    if len(found) != 2:
-        raise ConfigError(f"{file}: the GGUF header states no embedding_length or context_length")
-    return found
+    try:
+        with file.open("rb") as handle:
+            magic, version, _, count = struct.unpack("<4sIQQ", handle.read(24))
+            if magic != b"GGUF" or version not in (2, 3):
+                raise ConfigError(f"{file}: not a little-endian GGUF file of version 2 or 3")
+            for _ in range(count):
+                name = _gguf_string(handle).rsplit(b".", 1)[-1].decode()
+                (kind,) = struct.unpack("<I", handle.read(4))
+                if name in ("embedding_length", "context_length") and kind in _UNSIGNED:
+                    (found[name],) = struct.unpack(_UNSIGNED[kind], handle.read(_SIZES[kind]))
+                else:
+                    _gguf_skip(handle, kind)
+                if len(found) == 2:
+                    return found
+    except (struct.error, KeyError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: the GGUF header is not readable: {error}") from None
+    raise ConfigError(f"{file}: the GGUF header states no embedding_length or context_length")
+
+
+def _gguf_string(handle: BinaryIO) -> bytes:
+    (length,) = struct.unpack("<Q", handle.read(8))
+    return handle.read(length)
+
+
+def _gguf_skip(handle: BinaryIO, kind: int) -> None:
+    if kind == 8:
+        _gguf_string(handle)
+    elif kind == 9:
+        inner, length = struct.unpack("<IQ", handle.read(12))
+        if inner in _SIZES:
+            handle.seek(_SIZES[inner] * length, 1)
+        else:
+            for _ in range(length):
+                _gguf_skip(handle, inner)
+    else:
+        handle.seek(_SIZES[kind], 1)
