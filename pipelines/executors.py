@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -171,7 +171,8 @@ class RayExecutor:
             num_cpus=self._cpus,
             fn_constructor_args=(config.model_dump(mode="json"), space_id, self._threads),
         )
-        yield from mapped.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+        for block in mapped.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            yield cast("dict[str, Any]", block)
 
     def _watched(self, start: Callable[[], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         """Blocks as they come. Raises RetryableError when none comes for too long, or when Ray lost the workers."""
@@ -227,9 +228,9 @@ def _translated(error: BaseException) -> BaseException:
         seen = cause if cause is not seen else None
     # An error of an actor's constructor arrives as text only: the remote traceback, whose last line names the type.
     for found in re.finditer(r"^\s*recsys\.errors\.(\w+): (.*)$", str(error), re.MULTILINE):
-        kind = getattr(errors, found[1], None)
-        if isinstance(kind, type) and issubclass(kind, RecsysError) and kind.__name__ != "UnknownIdError":
-            return kind(found[2])
+        named = getattr(errors, found[1], None)
+        if isinstance(named, type) and issubclass(named, RecsysError) and named is not errors.UnknownIdError:
+            return named(found[2])
     return RetryableError(f"Ray: {type(error).__name__}: {str(error)[-500:]}")
 
 
