@@ -138,9 +138,12 @@ class Tracker:
             code.write_text(_PYFUNC_CODE, encoding="utf-8")
             model = Path(temporary) / "model"
             # Requirements stated: inferring them would import the whole model in another process.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*type hint.*", category=UserWarning)
+            # MLflow resets the filters, so its advice on type hints can only be caught.
+            with warnings.catch_warnings(record=True) as caught:
                 mlflow.pyfunc.save_model(path=str(model), python_model=str(code), artifacts={"bundle": str(artifact.path)}, pip_requirements=["recsys"])
+            for warning in caught:
+                if "type hint" not in str(warning.message):
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
             self._client.log_artifacts(run_id, str(model), "model")
         source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
         all_tags = {
