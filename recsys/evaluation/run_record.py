@@ -36,15 +36,15 @@ class RunRecord(Config):
     config: dict[str, Any]
     cases: Annotated[int, Field(ge=0)]
     metrics: dict[str, float]
-    unmasked: dict[str, float] = {}
-    validation: dict[str, float] = {}
-    slices: dict[str, dict[str, float | None]] = {}
-    beyond: dict[str, float | None] = {}
+    unmasked: dict[str, float] = Field(default_factory=dict)
+    validation: dict[str, float] = Field(default_factory=dict)
+    slices: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    beyond: dict[str, float | None] = Field(default_factory=dict)
     parameters: Annotated[int, Field(ge=0)] = 0
     """Trained numbers; 0 for models without any."""
     epochs: Annotated[int, Field(ge=0)] = 0
     best_epoch: Annotated[int, Field(ge=0)] = 0
-    curve: list[dict[str, float]] = []
+    curve: list[dict[str, float]] = Field(default_factory=list)
     train_seconds: float
     inference_ms_per_user: float
     peak_rss_mb: float
