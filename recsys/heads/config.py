@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from recsys.config import Config
+from recsys.losses import LossConfig, SoftmaxLoss
+from recsys.models.encoder import EncoderConfig
 from recsys.models.sasrec import SasRecConfig
 from recsys.training.config import TrainingConfig
 
@@ -14,7 +16,10 @@ from recsys.training.config import TrainingConfig
 class FusionConfig(Config):
     """ID-only SASRec is this with no text tables."""
 
-    encoder: SasRecConfig = SasRecConfig()
+    encoder: EncoderConfig = SasRecConfig()
+    """`kind: sasrec` (the default) or `kind: ligr`, eSASRec's."""
+    loss: LossConfig = SoftmaxLoss()
+    """`kind: softmax` over the whole catalogue, `sampled_softmax` or `gbce`."""
     training: TrainingConfig = TrainingConfig()
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the items that each training step sees as if they were cold. 0: cold items are out of distribution."""

@@ -20,7 +20,7 @@ from recsys.heads.config import FusionConfig
 from recsys.heads.network import FusionNetwork
 from recsys.heads.ranker import ID, FusedRanker, normalise
 from recsys.heads.signals import fit_transform, present
-from recsys.losses import softmax_cross_entropy
+from recsys.losses import catalogue_loss
 from recsys.rng import derive_seed
 from recsys.training.batches import PAD, next_item_batches
 from recsys.training.loop import Progress, train
@@ -34,11 +34,15 @@ _DEFAULT_STATE_USERS = 2000
 
 @dataclass(frozen=True)
 class FitResult:
-    """history: one dict an epoch (epoch, loss, and validation where it was validated). seconds: over all resumed runs."""
+    """history: one dict an epoch (epoch, loss, and validation where it was validated). seconds: over all resumed runs.
+    best_epoch: the epoch whose weights were kept.  capped: ended by `max_seconds`.  parameters: trained numbers."""
 
     ranker: FusedRanker
     history: list[dict[str, float]]
     seconds: float
+    best_epoch: int
+    capped: bool
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def fit_ranker(
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
     )
-    return FitResult(_snapshot(network, config, inputs, spaces, _some_histories(split)), state.history, state.seconds)
+    ranker = _snapshot(network, config, inputs, spaces, _some_histories(split))
+    parameters = sum(p.numel() for p in network.parameters())
+    return FitResult(ranker, state.history, state.seconds, state.best_epoch, state.capped, parameters)
 
 
 def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -> _Inputs:
@@ -119,7 +125,10 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
     position[candidates] = torch.arange(len(candidates))
     has_text = inputs.present[:, 1:].any(dim=1)
     total, steps = 0.0, 0
-    for batch in next_item_batches(split.train, max_length=config.encoder.max_length, batch_size=config.training.batch_size, seed=seed, epoch=epoch):
+    training = config.training
+    for parts in next_item_batches(
+        split.train, max_length=config.encoder.max_length, batch_size=training.batch_size, seed=seed, epoch=epoch, sort=training.sort_by_length
+    ):
         present, counts = inputs.present, inputs.counts
         if config.id_dropout and network.names:
             # Items without text keep their ID: with nothing left they would be zero vectors.
@@ -127,11 +136,14 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
             present = present.clone()
             present[:, 0] &= ~dropped
             counts = counts.masked_fill(dropped, 0.0)
-        vectors = network.components(network.ids.weight, inputs.signals, present, counts).sum(dim=1)
-        rows, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-        valid = rows != PAD
-        states = network.encoder(F.embedding(rows.clamp(min=0), vectors) * valid[..., None], valid)[valid]
-        loss = softmax_cross_entropy(states, network.project(vectors)[candidates], position[targets[valid]])
+        vectors = network.item_vectors(inputs.signals, present, counts)
+        states, targets = [], []
+        for part in parts:
+            rows = torch.from_numpy(part.inputs)
+            valid = rows != PAD
+            states.append(network.encoder(F.embedding(rows.clamp(min=0), vectors) * valid[..., None], valid)[valid])
+            targets.append(torch.from_numpy(part.targets)[valid])
+        loss = catalogue_loss(config.loss, torch.cat(states), network.project(vectors)[candidates], position[torch.cat(targets)])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recsys.heads.config import FusionConfig
 from recsys.heads.projection import ProjectionHead
-from recsys.models.sasrec import SasRecEncoder
+from recsys.models.encoder import make_encoder
 
 
 class FusionNetwork(nn.Module):
@@ -28,7 +28,7 @@ class FusionNetwork(nn.Module):
         # Attributes may be absent: modules that a configuration does not use must not be in its checkpoints.
         self.gate = Gate(1 + len(signals)) if config.gate and signals else None
         self.projection = ProjectionHead(d) if config.projection else None
-        self.encoder = SasRecEncoder(config.encoder)
+        self.encoder = make_encoder(config.encoder)
 
     def components(self, id_vectors: Tensor, signals: dict[str, Tensor], present: Tensor, counts: Tensor) -> Tensor:
         """float (n, 1 + S, d): the share of the ID and of each signal in the item vector; their sum is the vector.
@@ -39,6 +39,12 @@ class FusionNetwork(nn.Module):
         parts = torch.stack([id_vectors, *(self.maps[_key(name)](signals[name]) for name in self.names)], dim=1)
         weights = present.to(parts.dtype) if self.gate is None else self.gate(present, counts)
         return parts * weights[..., None]
+
+    def item_vectors(self, signals: dict[str, Tensor], present: Tensor, counts: Tensor) -> Tensor:
+        """float (n, d): the sum of `components`, of the trained IDs."""
+        if not self.names:
+            return self.ids.weight * present
+        return self.components(self.ids.weight, signals, present, counts).sum(dim=1)
 
     def project(self, vectors: Tensor) -> Tensor:
         """float (..., d) -> (..., d), item vectors as they are ranked."""

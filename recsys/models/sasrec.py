@@ -4,7 +4,7 @@ scaled by sqrt(d), causal attention, position embeddings counted from the end.""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -14,17 +14,21 @@ from torch import Tensor, nn
 
 from recsys.config import Config
 from recsys.errors import DataError
+from recsys.models.attention import CausalAttention, causal_mask
 from recsys.training.batches import PAD, left_padded
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 
 class SasRecConfig(Config):
+    kind: Literal["sasrec"] = "sasrec"
     dim: Annotated[int, Field(ge=1)] = 64
     blocks: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     max_length: Annotated[int, Field(ge=1)] = 50
     """Last items of a history that are read."""
+    scale_items: bool = True
+    """Multiply the item vectors by sqrt(dim) before the positions are added, as the paper's code does."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> SasRecConfig:
@@ -49,14 +53,9 @@ class SasRecEncoder(nn.Module):
         never reach a valid position."""
         length = vectors.shape[1]
         keep = valid[..., None]
-        x = vectors * self.config.dim**0.5 + self.positions.weight[-length:]
-        x = F.dropout(x, self.config.dropout, self.training) * keep
-        mask = None
-        if not bool(valid.all()):
-            causal = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
-            # The diagonal stays open: a padded row that may see nothing would be NaN.
-            alone = torch.eye(length, dtype=torch.bool, device=vectors.device)
-            mask = ((causal & valid[:, None, :]) | alone)[:, None]  # (B, 1, L, L)
+        scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
+        x = F.dropout(scaled + self.positions.weight[-length:], self.config.dropout, self.training) * keep
+        mask = causal_mask(valid)
         for block in self.blocks:
             x = block(x, mask) * keep
         return cast(Tensor, self.norm(x))
@@ -66,23 +65,16 @@ class _Block(nn.Module):
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()
         d = config.dim
-        self.heads, self.dropout = config.heads, config.dropout
+        self.dropout = config.dropout
         self.query_norm, self.feed_norm = nn.LayerNorm(d, eps=1e-8), nn.LayerNorm(d, eps=1e-8)
-        self.query, self.key_value, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
+        self.attention = CausalAttention(d, config.heads, config.dropout)
         self.widen, self.narrow = nn.Linear(d, d), nn.Linear(d, d)
-        for layer in (self.query, self.key_value, self.out):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        B, L, d = x.shape
         queries = self.query_norm(x)
-        q = self.query(queries).view(B, L, self.heads, -1).transpose(1, 2)
-        k, v = self.key_value(x).view(B, L, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, is_causal=mask is None)
-        x = self.feed_norm(queries + self.out(attended.transpose(1, 2).reshape(B, L, d)))
+        x = self.feed_norm(queries + self.attention(queries, x, mask))
         hidden = F.dropout(F.relu(self.widen(x)), self.dropout, self.training)
-        return x + F.dropout(self.narrow(hidden), self.dropout, self.training)
+        return cast(Tensor, x + F.dropout(self.narrow(hidden), self.dropout, self.training))
 
 
 class SasRec:

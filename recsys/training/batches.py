@@ -5,6 +5,7 @@ Everything depends on (seed, epoch) alone: a resumed run sees the batches that t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from recsys.types import IntArray
 
 PAD = -1
 """Fills the left of shorter rows; never an item_num."""
+
+
+_PARTS = (8, 16, 32)
+"""Windows of a batch are padded together up to these lengths: a long one does not make all others long."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,26 @@ def windows(rows: Sequence[IntArray], max_length: int, generator: np.random.Gene
     return pieces
 
 
-def next_item_batches(rows: Sequence[IntArray], *, max_length: int, batch_size: int, seed: int, epoch: int) -> Iterator[NextItemBatch]:
-    """One pass over all transitions, in an order given by (seed, epoch)."""
+def next_item_batches(
+    rows: Sequence[IntArray], *, max_length: int, batch_size: int, seed: int, epoch: int, sort: bool = False
+) -> Iterator[tuple[NextItemBatch, ...]]:
+    """One pass over all transitions, in an order given by (seed, epoch). One step's windows come in parts of similar length,
+    whose positions together are the step: on short histories most of a padded batch would be padding.
+
+    sort: fill steps by length instead of at random (steps themselves in random order). Known to harm; for comparison.
+    """
     generator = numpy_generator(seed, "batches", str(epoch))
     pieces = windows(rows, max_length, generator)
     order = generator.permutation(len(pieces))
-    for start in range(0, len(pieces), batch_size):
-        chosen = [pieces[i] for i in order[start : start + batch_size]]
-        yield NextItemBatch(left_padded([p[:-1] for p in chosen], max_length), left_padded([p[1:] for p in chosen], max_length))
+    starts = np.arange(0, len(pieces), batch_size)
+    if sort:
+        lengths = np.array([len(piece) for piece in pieces])
+        order, starts = order[np.argsort(lengths[order], kind="stable")], generator.permutation(starts)
+    for start in starts.tolist():
+        yield _parts([pieces[i] for i in order[start : start + batch_size]], max_length)
+
+
+def _parts(pieces: list[IntArray], max_length: int) -> tuple[NextItemBatch, ...]:
+    bounds = [0, *(b for b in _PARTS if b < max_length), max_length]
+    chosen = ([p for p in pieces if low < len(p) - 1 <= high] for low, high in itertools.pairwise(bounds))
+    return tuple(NextItemBatch(left_padded([p[:-1] for p in part], max_length), left_padded([p[1:] for p in part], max_length)) for part in chosen if part)

@@ -27,6 +27,8 @@ class TrainingState:
     stale: int = 0
     seconds: float = 0.0
     finished: bool = False
+    capped: bool = False
+    """The training ended by `max_seconds`, not by itself."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 

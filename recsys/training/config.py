@@ -20,3 +20,7 @@ class TrainingConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    sort_by_length: bool = False
+    """Fill steps with windows of similar length. Fewer padded positions, and clearly worse models; for comparison."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Cap: no epoch begins after this many seconds of training (over all resumed runs)."""

@@ -41,7 +41,7 @@ def train(
         NonFiniteError: the loss or the validation value is NaN or infinite.
         ArtifactError: the checkpoint is damaged or belongs to another `fingerprint`.
     """
-    optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
     state, best = TrainingState(), _weights(module)
     if checkpoint is not None and (found := load_checkpoint(checkpoint, fingerprint, module, optimiser)) is not None:
         state, best = found
@@ -65,9 +65,11 @@ def train(
                 state.stale += 1
         state.epoch = epoch
         state.history.append(numbers)
-        state.finished = epoch >= config.epochs or state.stale >= config.patience
         now = time.perf_counter()
         state.seconds = before + now - started
+        state.finished = epoch >= config.epochs or state.stale >= config.patience
+        if not state.finished and config.max_seconds is not None and state.seconds >= config.max_seconds:
+            state.finished = state.capped = True
         if checkpoint is not None and (state.finished or now - saved_at >= checkpoint_seconds):
             save_checkpoint(checkpoint, fingerprint, state, module, optimiser, best)
             saved_at = now

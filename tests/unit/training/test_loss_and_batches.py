@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -17,11 +18,12 @@ def test_loss_and_gradients_equal_the_slow_reference() -> None:
     torch.testing.assert_close(torch.autograd.grad(3 * ours, (h, e)), torch.autograd.grad(3 * reference, (h, e)))
 
 
-def test_each_transition_is_predicted_once_an_epoch() -> None:
-    rows = [np.arange(n) + 100 * n for n in (0, 1, 2, 5, 6, 7, 23, 40)]
+@pytest.mark.parametrize("sort", [False, True])
+def test_each_transition_is_predicted_once_an_epoch(sort: bool) -> None:
+    rows = [np.arange(n) + 100 * n for n in (0, 1, 2, 5, 6, 7, 9, 10, 20, 21, 22, 23, 60)]
     for epoch in range(5):
         seen = []
-        for batch in next_item_batches(rows, max_length=5, batch_size=3, seed=0, epoch=epoch):
+        for batch in itertools.chain(*next_item_batches(rows, max_length=20, batch_size=3, seed=0, epoch=epoch, sort=sort)):
             valid = batch.inputs != PAD
             assert ((batch.targets != PAD) == valid).all()
             seen += list(zip(batch.inputs[valid].tolist(), batch.targets[valid].tolist(), strict=True))

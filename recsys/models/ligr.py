@@ -1,0 +1,81 @@
+"""The encoder of eSASRec (Tikhonovich et al., RecSys 2025, arXiv 2508.06450): LiGR layers (Borisyuk et al. 2025, arXiv
+2502.03417), pre-LayerNorm with a learned gate on each residual branch, and SwiGLU feed-forward nets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from recsys.config import Config
+from recsys.models.attention import CausalAttention, causal_mask
+
+
+class LigrConfig(Config):
+    kind: Literal["ligr"] = "ligr"
+    dim: Annotated[int, Field(ge=1)] = 64
+    blocks: Annotated[int, Field(ge=1)] = 1
+    heads: Annotated[int, Field(ge=1)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_length: Annotated[int, Field(ge=1)] = 50
+    """Last items of a history that are read."""
+    widening: Annotated[int, Field(ge=1)] = 4
+    """Width of the feed-forward nets, in multiples of `dim`."""
+    gated: bool = True
+    """Multiply each residual branch by sigmoid(W x). False leaves a pre-LayerNorm transformer."""
+    activation: Literal["swiglu", "gelu"] = "swiglu"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> LigrConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        return self
+
+
+class LigrEncoder(nn.Module):
+    """Item vectors of histories -> user states; x + sigmoid(W_g x) * branch(LN x), first attention, then feed-forward."""
+
+    def __init__(self, config: LigrConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.positions = nn.Embedding(config.max_length, config.dim)
+        nn.init.xavier_normal_(self.positions.weight)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+
+    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
+        """float (B, L, d), bool (B, L) with padding on the left -> float (B, L, d). Values at padding mean nothing and
+        never reach a valid position."""
+        x = F.dropout(vectors + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
+        mask = causal_mask(valid)
+        for block in self.blocks:
+            x = block(x, mask)
+        return cast(Tensor, x)
+
+
+class _Block(nn.Module):
+    def __init__(self, config: LigrConfig) -> None:
+        super().__init__()
+        d, wide = config.dim, config.widening * config.dim
+        self.dropout = config.dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.attention = CausalAttention(d, config.heads, config.dropout)
+        self.widen, self.narrow = nn.Linear(d, wide, bias=False), nn.Linear(wide, d, bias=False)
+        self.second = nn.Linear(d, wide, bias=False) if config.activation == "swiglu" else None
+        self.attention_gate, self.feed_gate = (nn.Linear(d, d), nn.Linear(d, d)) if config.gated else (None, None)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_normal_(parameter)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        normed = self.attention_norm(x)
+        x = x + self._gated(self.attention_gate, x, self.attention(normed, normed, mask))
+        normed = self.feed_norm(x)
+        hidden = F.gelu(self.widen(normed)) if self.second is None else F.silu(self.widen(normed)) * self.second(normed)
+        return x + self._gated(self.feed_gate, x, self.narrow(F.dropout(hidden, self.dropout, self.training)))
+
+    def _gated(self, gate: nn.Linear | None, x: Tensor, branch: Tensor) -> Tensor:
+        branch = F.dropout(branch, self.dropout, self.training)
+        return branch if gate is None else torch.sigmoid(gate(x)) * branch
