@@ -69,6 +69,15 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class ScoresInto(Protocol):
+    """A Scorer that can also write into memory it is given. Page faults of a fresh (B, C) array cost more than its product."""
+
+    def score_into(self, queries: Queries, item_nums: IntArray, out: FloatArray) -> None:
+        """Fill `out` float32 (B, C), C-contiguous, with what `score` returns."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A model with vectors: matrix factorisation, graph, sequential."""
 

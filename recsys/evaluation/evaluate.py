@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from recsys.data.split import Cases
-from recsys.errors import NonFiniteError, SpaceMismatchError
+from recsys.errors import ConfigError, SpaceMismatchError
 from recsys.evaluation.bootstrap import percentile_interval
-from recsys.evaluation.metrics import METRICS, MetricArray
+from recsys.evaluation.chunks import model_name, scored_chunks
+from recsys.evaluation.metrics import METRICS, MetricArray, metric_of
 from recsys.ranking.topk import top_k
-from recsys.types import BoolArray, FloatArray, IntArray, Scorer
+from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Scorer
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Evaluation:
 
     per_user: metric such as "ndcg@10" -> float64 (N,), rows in the order of the cases.
     user_nums, targets: int64 (N,) of the cases.  n_candidates: items that were ranked.
+    better, tied: int64 (N,), the place of the targets (see `evaluation.metrics`).
     coverage: "coverage@10" -> share of the candidates that stand in the first 10 of at least one case.
+    lists: int64 (N, K) item_num, best first, `UNKNOWN_NUM` where nothing is left to recommend; None where not asked for.
     """
 
     model: str
@@ -30,7 +34,10 @@ class Evaluation:
     targets: IntArray
     per_user: Mapping[str, MetricArray]
     n_candidates: int
+    better: IntArray
+    tied: IntArray
     coverage: Mapping[str, float] = field(default_factory=dict)
+    lists: IntArray | None = None
 
     @property
     def count(self) -> int:
@@ -39,18 +46,26 @@ class Evaluation:
     def __len__(self) -> int:
         return self.count
 
+    def values(self, name: str) -> MetricArray:
+        """float64 (N,) of a metric such as "ndcg@10". Raises ConfigError: it was not evaluated."""
+        if name not in self.per_user:
+            raise ConfigError(f"no metric {name!r}; evaluated were: {', '.join(self.per_user)}")
+        return self.per_user[name]
+
     def mean(self, name: str) -> float:
         """NaN when there are no cases."""
-        values = self._values(name)
+        values = self.values(name)
         return float(values.mean()) if len(values) else float("nan")
 
     def interval(self, name: str, seed: int = 0) -> tuple[float, float]:
         """95 % percentile bootstrap over cases. Equal seed and number of cases draw the same cases for every model."""
-        return percentile_interval(self._values(name), seed)
+        return percentile_interval(self.values(name), seed)
 
     def where(self, mask: BoolArray) -> Evaluation:
         """The cases of `mask` bool (N,) alone; coverage belongs to the whole and is left out."""
-        return Evaluation(self.model, self.user_nums[mask], self.targets[mask], {k: v[mask] for k, v in self.per_user.items()}, self.n_candidates)
+        per_user = {name: values[mask] for name, values in self.per_user.items()}
+        lists = None if self.lists is None else self.lists[mask]
+        return Evaluation(self.model, self.user_nums[mask], self.targets[mask], per_user, self.n_candidates, self.better[mask], self.tied[mask], lists=lists)
 
     def to_json(self, *, seed: int = 0) -> dict[str, Any]:
         """Plain values; what is undefined (no cases) is null."""
@@ -66,26 +81,38 @@ class Evaluation:
             "coverage": {name: _or_none(value) for name, value in self.coverage.items()},
         }
 
-    def _values(self, name: str) -> MetricArray:
-        if name not in self.per_user:
-            raise KeyError(f"no metric {name!r}; evaluated were: {', '.join(self.per_user)}")
-        return self.per_user[name]
 
-
-def evaluate(scorer: Scorer, cases: Cases, *, ks: Sequence[int] = (5, 10, 20), chunk: int = 256, candidates: BoolArray | None = None) -> Evaluation:
+def evaluate(
+    scorer: Scorer,
+    cases: Cases,
+    *,
+    metrics: Sequence[str] = tuple(METRICS),
+    ks: Sequence[int] = (5, 10, 20),
+    chunk: int | None = None,
+    candidates: BoolArray | None = None,
+    masked: bool = True,
+    lists: bool = True,
+) -> Evaluation:
     """Rank every item for each case and take the metrics of its target.
 
     Masked are the items of `cases.seen` except the target. Items that are not scorable rank last; a target among them
-    counts 0. Memory is bounded by chunk x n_items.
+    counts 0. Memory is bounded by chunk x n_items. Scores are compared as the scorer gives them: where another chunk or
+    number of threads moves the last digit of a float32 sum, only targets that all but tie with an item can move.
 
+    metrics: names of `METRICS`, each cut at all of `ks`.
+    chunk: cases ranked at once; None chooses by the size of the catalogue.
     candidates: bool (n_items,): rank these alone (e.g. the cold items); None is all. Each target must be among them.
+    masked: False ranks the history too, as RecBole's sequential evaluation does.
+    lists: False leaves out the recommended items and with them coverage: what early stopping needs, in less time.
 
     Raises:
+        ConfigError: an unknown metric.
         NonFiniteError: NaN or infinity for a scorable item; names the model and the user.
         SpaceMismatchError: the cases hold items that the scorer was not fitted on.
     """
-    if not ks or min(ks) < 1 or chunk < 1:
+    if not ks or min(ks) < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"cutoffs and chunk are positive, got ks = {tuple(ks)}, chunk = {chunk}")
+    taken = {name: metric_of(name) for name in metrics}
     model = model_name(scorer)
     ranked = _ranked_items(scorer, cases, candidates, model)
     item_nums = np.flatnonzero(ranked & scorer.scorable_items()).astype(np.int64)
@@ -94,30 +121,25 @@ def evaluate(scorer: Scorer, cases: Cases, *, ks: Sequence[int] = (5, 10, 20), c
     # A miss until a score says otherwise: no cutoff reaches below the last item.
     better = np.full(len(cases), max(max(ks), scorer.n_items), dtype=np.int64)
     tied = np.ones(len(cases), dtype=np.int64)
-    shown = {k: np.zeros(len(item_nums), dtype=np.bool_) for k in ks}
-    queries = cases.queries()
-    for start in range(0, len(cases) if len(item_nums) else 0, chunk):
-        stop = min(start + chunk, len(cases))
-        scores = _scores(scorer, cases, start, stop, item_nums, queries.slice(start, stop), model)
-        targets = cases.targets[start:stop]
-        _mask_seen(scores, cases, start, stop, column_of)
-        scored = np.flatnonzero(column_of[targets] >= 0)
-        of_target = scores[scored, column_of[targets[scored]]][:, None]
-        better[start + scored] = (scores[scored] > of_target).sum(axis=1)
-        tied[start + scored] = (scores[scored] == of_target).sum(axis=1)
-        best_scores, best = top_k(scores, max(ks))
-        for k, columns in shown.items():
-            columns[best[:, :k][np.isfinite(best_scores[:, :k])]] = True
-    per_user = {f"{name}@{k}": metric(better, tied, k) for k in ks for name, metric in METRICS.items()}
+    best = np.full((len(cases), min(max(ks), len(item_nums))), UNKNOWN_NUM, dtype=np.int64) if lists else None
+    # One thread: the product of a chunk takes a few milliseconds, and waiting for a second thread takes longer on a busy machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for rows, scores in scored_chunks(scorer, cases, item_nums, chunk=chunk):
+            if masked:
+                _mask_seen(scores, cases, rows, column_of)
+            columns = column_of[cases.targets[rows]]
+            scored = np.flatnonzero(columns >= 0)
+            of_target = scores[scored, columns[scored]]
+            for place, row, score in zip(scored.tolist(), rows[scored].tolist(), of_target, strict=True):
+                better[row] = np.count_nonzero(scores[place] > score)
+                tied[row] = np.count_nonzero(scores[place] == score)
+            if best is not None:
+                best_scores, best_columns = top_k(scores, max(ks))
+                best[rows] = np.where(best_scores > -np.inf, item_nums[best_columns], UNKNOWN_NUM)
+    per_user = {f"{name}@{k}": metric(better, tied, k) for k in ks for name, metric in taken.items()}
     n_candidates = int(ranked.sum())
-    coverage = {f"coverage@{k}": float(columns.sum() / n_candidates) if len(cases) and n_candidates else float("nan") for k, columns in shown.items()}
-    return Evaluation(model, cases.user_nums, cases.targets, per_user, n_candidates, coverage)
-
-
-def model_name(scorer: Scorer) -> str:
-    """Class name, and the scorer's own name where it has one."""
-    own = getattr(scorer, "name", None)
-    return f"{type(scorer).__name__} {own!r}" if isinstance(own, str) else type(scorer).__name__
+    coverage = {} if best is None else {f"coverage@{k}": _coverage(best[:, :k], scorer.n_items, n_candidates) for k in ks}
+    return Evaluation(model, cases.user_nums, cases.targets, per_user, n_candidates, better, tied, coverage, best)
 
 
 def _ranked_items(scorer: Scorer, cases: Cases, candidates: BoolArray | None, model: str) -> BoolArray:
@@ -134,26 +156,18 @@ def _ranked_items(scorer: Scorer, cases: Cases, candidates: BoolArray | None, mo
     return candidates
 
 
-def _scores(scorer: Scorer, cases: Cases, start: int, stop: int, item_nums: IntArray, queries: Any, model: str) -> FloatArray:
-    """A writable copy (B, C), checked for shape and finite values."""
-    scores = np.array(scorer.score(queries, item_nums))
-    if scores.shape != (stop - start, len(item_nums)):
-        raise ValueError(f"{model} returned scores of shape {scores.shape} for {stop - start} queries and {len(item_nums)} items")
-    finite = np.isfinite(scores)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise NonFiniteError(
-            f"{model} scored {scores[row, column]} for user_num {cases.user_nums[start + row]}, item_num {item_nums[column]} "
-            f"({int((~finite).sum())} such values in this chunk): scores of scorable items are finite"
-        )
-    return scores
+def _mask_seen(scores: FloatArray, cases: Cases, rows: IntArray, column_of: IntArray) -> None:
+    seen = [cases.seen[row] for row in rows.tolist()]
+    places, item_nums = np.repeat(np.arange(len(rows)), [len(items) for items in seen]), np.concatenate(seen)
+    columns = column_of[item_nums]
+    masked = (columns >= 0) & (item_nums != cases.targets[rows][places])
+    scores[places[masked], columns[masked]] = -np.inf
 
 
-def _mask_seen(scores: FloatArray, cases: Cases, start: int, stop: int, column_of: IntArray) -> None:
-    seen = cases.seen[start:stop]
-    rows, columns = seen.row_nums(), column_of[seen.item_nums]
-    masked = (columns >= 0) & (seen.item_nums != cases.targets[start:stop][rows])
-    scores[rows[masked], columns[masked]] = -np.inf
+def _coverage(best: IntArray, n_items: int, n_candidates: int) -> float:
+    if not len(best) or not n_candidates:
+        return float("nan")
+    return len(np.unique(best[best != UNKNOWN_NUM])) / n_candidates
 
 
 def _or_none(value: float) -> float | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from recsys.errors import ConfigError
 from recsys.types import IntArray
 
 MetricArray = npt.NDArray[np.float64]
@@ -33,7 +34,29 @@ def expected_mrr(better: IntArray, tied: IntArray, k: int) -> MetricArray:
     return _block_mean(1.0 / np.arange(1, k + 1), better, tied)
 
 
-METRICS: Mapping[str, Callable[[IntArray, IntArray, int], MetricArray]] = {"recall": expected_recall, "ndcg": expected_ndcg, "mrr": expected_mrr}
+def expected_precision(better: IntArray, tied: IntArray, k: int) -> MetricArray:
+    """float64 (N,): share of the first k that is relevant; with one target, recall / k."""
+    return expected_recall(better, tied, k) / k
+
+
+Metric = Callable[[IntArray, IntArray, int], MetricArray]
+
+METRICS: Mapping[str, Metric] = {
+    "recall": expected_recall,
+    "ndcg": expected_ndcg,
+    "mrr": expected_mrr,
+    # With one target a hit is a recall of 1, and the average precision is the precision at its own rank.
+    "hit": expected_recall,
+    "precision": expected_precision,
+    "map": expected_mrr,
+}
+
+
+def metric_of(name: str) -> Metric:
+    """Raises ConfigError: no such metric; lists the known ones."""
+    if name not in METRICS:
+        raise ConfigError(f"unknown metric {name!r}; known are: {', '.join(METRICS)}")
+    return METRICS[name]
 
 
 def _block_mean(gains: MetricArray, better: IntArray, tied: IntArray) -> MetricArray:

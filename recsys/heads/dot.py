@@ -19,6 +19,10 @@ class DotHead:
     def score(self, states: FloatArray, items: FloatArray) -> FloatArray:
         return np.asarray(states @ items.T, dtype=np.float32)
 
+    def score_into(self, states: FloatArray, items: FloatArray, out: FloatArray) -> None:
+        """`score`, written into `out` float32 (B, C)."""
+        np.matmul(states, items.T, out=out)
+
 
 class HeadedScorer:
     """Scorer = backbone + head."""
@@ -38,7 +42,17 @@ class HeadedScorer:
         return self._backbone.scorable_items()
 
     def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
+        return self._head.score(self._backbone.represent(queries), self._vectors(item_nums))
+
+    def score_into(self, queries: Queries, item_nums: IntArray, out: FloatArray) -> None:
+        states, vectors = self._backbone.represent(queries), self._vectors(item_nums)
+        if isinstance(self._head, DotHead):
+            self._head.score_into(states, vectors, out)
+        else:
+            out[...] = self._head.score(states, vectors)
+
+    def _vectors(self, item_nums: IntArray) -> FloatArray:
         items = self._backbone.items()
         # The whole catalogue in its order is the common case and needs no copy.
         whole = len(item_nums) == len(items) and bool((item_nums == np.arange(len(items))).all())
-        return self._head.score(self._backbone.represent(queries), items if whole else items[item_nums])
+        return items if whole else items[item_nums]

@@ -77,6 +77,10 @@ class FusedRanker:
         """float32 (B, C) = represent @ items.T."""
         return self._scorer.score(queries, item_nums)
 
+    def score_into(self, queries: Queries, item_nums: IntArray, out: FloatArray) -> None:
+        """`score`, written into `out` float32 (B, C)."""
+        self._scorer.score_into(queries, item_nums, out)
+
     def shares(self, queries: Queries, item_nums: IntArray) -> dict[str, FloatArray]:
         """signal -> float32 (B, C); the signals' shares add up to the score."""
         states = self.represent(queries)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.errors import NonFiniteError
-from recsys.types import FloatArray, IntArray
+from recsys.types import BoolArray, FloatArray, IntArray
+
+GROUPS = 16
+"""Columns that share one maximum in the first, coarse pass."""
 
 
 def top_k(scores: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
@@ -20,17 +23,50 @@ def top_k(scores: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     if scores.ndim != 2 or k < 0:
         raise ValueError(f"scores (B, C) and k >= 0 are needed, got shape {scores.shape} and k = {k}")
     rows, columns = scores.shape
-    if np.isnan(scores).any():
-        raise NonFiniteError(f"NaN among the scores of row {int(np.isnan(scores).any(axis=1).argmax())}: nothing can be ranked")
     kept = min(k, columns)
     if kept == 0 or rows == 0:
+        _refuse_nan(scores, scores)
         return np.zeros((rows, kept), dtype=scores.dtype), np.zeros((rows, kept), dtype=np.int64)
-    # A partition alone picks any of the columns that tie at the border; count them off from the left instead.
+    chosen = scores >= _bound(scores, kept)
+    counts = np.fromiter(map(np.count_nonzero, chosen), dtype=np.int64, count=rows)
+    crowded = np.flatnonzero(counts > 2 * kept + GROUPS)
+    if len(crowded):
+        chosen[crowded] = _exactly(scores[crowded], kept)
+        counts[crowded] = kept
+    row_nums, found = np.divmod(np.flatnonzero(chosen), columns)
+    values = scores[row_nums, found]
+    # Found from left to right in each row, and the sort is stable.
+    order = np.lexsort((-values, row_nums))
+    first = order[(np.cumsum(counts) - counts)[:, None] + np.arange(kept)]
+    return values[first], found[first]
+
+
+def _bound(scores: FloatArray, kept: int) -> FloatArray:
+    """(B, 1): no higher than the kept-th best of each row, and close to it. Each of the kept best maxima of disjoint
+    groups of columns is a score of its own, so at least `kept` scores reach the least of them."""
+    rows, columns = scores.shape
+    width = max(-(-columns // GROUPS), min(2 * kept, columns))
+    full = columns // width
+    maxima = np.maximum.reduce(scores[:, : full * width].reshape(rows, full, width), axis=1)
+    rest = scores[:, full * width :]
+    np.maximum(maxima[:, : rest.shape[1]], rest, out=maxima[:, : rest.shape[1]])
+    _refuse_nan(maxima, scores)
+    bound: FloatArray = np.partition(maxima, width - kept, axis=1)[:, width - kept, None]
+    return bound
+
+
+def _exactly(scores: FloatArray, kept: int) -> BoolArray:
+    """bool (B, C), `kept` a row. A partition alone picks any of the columns that tie at the border; here they are
+    counted off from the left instead."""
+    columns = scores.shape[1]
     border = np.partition(scores, columns - kept, axis=1)[:, columns - kept, None]
     above, at = scores > border, scores == border
     missing = kept - above.sum(axis=1, keepdims=True)
-    chosen = above | (at & (np.cumsum(at, axis=1) <= missing))
-    found = np.nonzero(chosen)[1].reshape(rows, kept)
-    values = np.take_along_axis(scores, found, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(found, order, axis=1).astype(np.int64)
+    chosen: BoolArray = above | (at & (np.cumsum(at, axis=1) <= missing))
+    return chosen
+
+
+def _refuse_nan(maxima: FloatArray, scores: FloatArray) -> None:
+    """A maximum over a NaN is NaN, so the maxima speak for all scores."""
+    if np.isnan(maxima).any():
+        raise NonFiniteError(f"NaN among the scores of row {int(np.isnan(scores).any(axis=1).argmax())}: nothing can be ranked")

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from recsys.data.split import Cases
-from recsys.errors import NonFiniteError, SpaceMismatchError
+from recsys.errors import ConfigError, NonFiniteError, SpaceMismatchError
 from recsys.evaluation.evaluate import evaluate
-from recsys.evaluation.metrics import expected_mrr, expected_ndcg, expected_recall
+from recsys.evaluation.metrics import METRICS, expected_mrr, expected_ndcg, expected_recall
+from recsys.heads.dot import HeadedScorer
 from recsys.testing.scorers import ConstantScorer, MatrixScorer, OracleScorer, RandomScorer
+from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Queries
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -34,7 +37,8 @@ def test_constant_scorer_after_masking_ranks_fewer_items():
 
 def test_oracle_gets_one_on_everything():
     result = evaluate(OracleScorer(30, {0: 4, 1: 29}), cases_of([4, 29]), ks=(1, 10))
-    assert all(result.mean(name) == 1.0 for name in result.per_user)
+    assert set(result.per_user) == {f"{name}@{k}" for name in METRICS for k in (1, 10)}
+    assert all(result.mean(name) == (0.1 if name == "precision@10" else 1.0) for name in result.per_user)
 
 
 def test_hand_computed_rank_three():
@@ -62,6 +66,92 @@ def test_metrics_of_far_ranks_are_zero():
     better, tied = np.array([10, 1000]), np.array([1, 50])
     for metric in (expected_recall, expected_ndcg, expected_mrr):
         assert (metric(better, tied, 10) == 0).all()
+
+
+class Vectors:
+    """A backbone of random vectors whose users do not read their history."""
+
+    def __init__(self, n_users: int, n_items: int, dim: int) -> None:
+        self.n_items = n_items
+        generator = np.random.default_rng(7)
+        self._states, self._items = (generator.standard_normal((n, dim)).astype(np.float32) for n in (n_users, n_items))
+
+    def represent(self, queries: Queries) -> FloatArray:
+        return self._states[queries.user_nums]
+
+    def items(self) -> FloatArray:
+        return self._items
+
+    def scorable_items(self) -> BoolArray:
+        return np.arange(self.n_items) % 10 > 0
+
+
+@pytest.fixture(scope="module")
+def random_vectors() -> tuple[HeadedScorer, Cases]:
+    """500 users whose target is among their 30 best items of 1,000 before anything is masked; histories of 0 to 12."""
+    scorer, generator = HeadedScorer(Vectors(500, 1000, 64)), np.random.default_rng(8)
+    scores = scorer.score(Queries(np.arange(500), [NONE] * 500), np.arange(1000))
+    rows = [(u, h, h, int(np.argsort(-scores[u])[u % 30])) for u in range(500) for h in [generator.integers(0, 1000, int(generator.integers(0, 13)))]]
+    return scorer, Cases.of_rows(rows)
+
+
+@pytest.mark.parametrize(("chunk", "threads"), [(1, 1), (7, 2), (64, 1), (499, 2), (None, 2)])
+def test_chunks_and_threads_change_nothing_on_random_vectors(random_vectors: tuple[HeadedScorer, Cases], chunk: int | None, threads: int):
+    whole = evaluate(*random_vectors, chunk=500)
+    with threadpool_limits(limits=threads):
+        parts = evaluate(*random_vectors, chunk=chunk)
+    assert 0.2 < whole.mean("recall@10") < 0.6
+    for name in whole.per_user:
+        np.testing.assert_allclose(parts.per_user[name], whole.per_user[name], atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(parts.lists, whole.lists)
+    assert parts.coverage == whole.coverage
+
+
+def test_ranks_and_lists_equal_a_full_sort(random_vectors: tuple[HeadedScorer, Cases]):
+    scorer, cases = random_vectors
+    result = evaluate(scorer, cases, ks=(10,))
+    for row in range(len(cases)):
+        scores = scorer.score(cases.queries().slice(row, row + 1), np.arange(1000))[0]
+        scores[np.arange(1000) % 10 == 0] = -np.inf
+        masked = scores.copy()
+        masked[np.setdiff1d(cases.seen[row], cases.targets[row])] = -np.inf
+        np.testing.assert_array_equal(result.lists[row], np.argsort(-masked, kind="stable")[:10])
+        if cases.targets[row] % 10:
+            assert (result.better[row], result.tied[row]) == ((masked > masked[cases.targets[row]]).sum(), 1)
+
+
+def test_the_lean_way_gives_the_same_metric_and_no_lists(random_vectors: tuple[HeadedScorer, Cases]):
+    lean = evaluate(*random_vectors, metrics=("ndcg",), ks=(10,), lists=False)
+    assert list(lean.per_user) == ["ndcg@10"]
+    assert (lean.lists, lean.coverage) == (None, {})
+    np.testing.assert_array_equal(lean.values("ndcg@10"), evaluate(*random_vectors).values("ndcg@10"))
+
+
+def test_without_the_mask_the_history_is_ranked():
+    scores, cases = MatrixScorer(np.array([[9, 8, 7, 6]])), cases_of([2], [[0, 1]])
+    assert evaluate(scores, cases, masked=False).better.tolist() == [2]
+    assert evaluate(scores, cases, masked=False, ks=(3,)).lists.tolist() == [[0, 1, 2]]
+    assert evaluate(scores, cases, ks=(3,)).lists.tolist() == [[2, 3, UNKNOWN_NUM]]
+
+
+def test_an_unknown_metric_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="'auc'; known are: recall, ndcg, mrr, hit, precision, map"):
+        evaluate(ConstantScorer(3), cases_of([1]), metrics=("auc",))
+    with pytest.raises(ConfigError, match="'recall@7'; evaluated were: recall@5"):
+        evaluate(ConstantScorer(3), cases_of([1]), ks=(5,)).mean("recall@7")
+
+
+def test_scores_of_another_type_or_shape_are_refused():
+    class Wide(ConstantScorer):
+        def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
+            return super().score(queries, item_nums).astype(np.float64)
+
+    with pytest.raises(ValueError, match=r"Wide returned float64 scores of shape \(1, 3\); float32 \(1, 3\)"):
+        evaluate(Wide(3), cases_of([1]))
+
+
+def test_large_finite_scores_are_no_error():
+    assert evaluate(MatrixScorer(np.array([[3e38, 3e38, 1.0]])), cases_of([0]), ks=(1,)).mean("recall@1") == 0.5
 
 
 @given(st.integers(1, 13))
@@ -146,7 +236,7 @@ def test_agrees_with_ir_measures_without_ties():
     assert all(len(np.unique(row)) == n_items for row in scores)
     qrels = [ir.Qrel(str(u), str(t), 1) for u, t in enumerate(targets)]
     run = [ir.ScoredDoc(str(u), str(i), float(scores[u, i])) for u in range(len(targets)) for i in range(n_items)]
-    for name, measure in (("recall", ir.R), ("ndcg", ir.nDCG), ("mrr", ir.RR)):
+    for name, measure in (("recall", ir.R), ("ndcg", ir.nDCG), ("mrr", ir.RR), ("hit", ir.Success), ("precision", ir.P), ("map", ir.AP)):
         for k in (5, 10):
             theirs = {int(m.query_id): m.value for m in ir.iter_calc([measure @ k], qrels, run)}
             np.testing.assert_allclose(result.per_user[f"{name}@{k}"], [theirs[u] for u in range(len(targets))], atol=1e-9, rtol=0)
