@@ -10,6 +10,7 @@ from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import fit_ranker
 from recsys.models.ease import Ease, EaseConfig
 from recsys.models.itemknn import ItemKNN, ItemKNNConfig
+from recsys.models.lightgcn import LightGCNConfig, fit_lightgcn
 from recsys.models.popularity import Popularity
 from recsys.models.sasrec import SasRecConfig
 from recsys.models.text_nearest import TextNearest
@@ -26,13 +27,21 @@ def sasrec(split: Split) -> Scorer:
     return fit_ranker(config, split, {}, seed=0, validate=lambda scorer: 0.0).ranker
 
 
+def lightgcn(split: Split) -> Scorer:
+    config = LightGCNConfig(dim=8, training=TrainingConfig(epochs=2, batch_size=64))
+    return fit_lightgcn(config, split, seed=0, validate=lambda scorer: 0.0).scorer
+
+
 MAKERS: dict[str, Callable[[Split], Scorer]] = {
     "popularity": Popularity.fit,
     "itemknn": lambda split: ItemKNN.fit(ItemKNNConfig(), split),
     "ease": lambda split: Ease.fit(EaseConfig(), split),
     "text_nearest": text_nearest,
     "sasrec": sasrec,
+    "lightgcn": lightgcn,
 }
+KNOW_USERS = {"lightgcn"}
+"""Models with a vector of each training user's own; the others read the history alone."""
 
 
 @pytest.fixture(params=MAKERS)
@@ -56,14 +65,30 @@ def test_the_contract(scorer: Scorer, tiny_cold_split: Split) -> None:
     np.testing.assert_allclose(alone[:, scorable], scores[:, scorable], atol=1e-5)
 
 
-def test_a_user_never_seen_is_scored_by_history_alone(scorer: Scorer, tiny_cold_split: Split) -> None:
-    history = tiny_cold_split.test.inputs[0]
-    everything = np.arange(tiny_cold_split.n_items)
-    scorable = scorer.scorable_items()
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - KNOW_USERS))
+def test_known_and_unknown_users_are_scored_by_history_alone(name: str, tiny_cold_split: Split) -> None:
+    scorer, history = MAKERS[name](tiny_cold_split), tiny_cold_split.test.inputs[0]
+    everything, scorable = np.arange(tiny_cold_split.n_items), scorer.scorable_items()
     known = scorer.score(Queries(tiny_cold_split.test.user_nums[:1], [history]), everything)
     unknown = scorer.score(Queries(np.array([UNKNOWN_NUM]), [history]), everything)
     np.testing.assert_allclose(unknown[:, scorable], known[:, scorable], atol=1e-5)
-    assert np.isfinite(scorer.score(Queries.of_history(history[:0]), everything)[:, scorable]).all()
+
+
+@pytest.mark.parametrize("name", sorted(KNOW_USERS))
+def test_a_known_user_keeps_its_own_vector(name: str, tiny_cold_split: Split) -> None:
+    scorer, histories = MAKERS[name](tiny_cold_split), [tiny_cold_split.test.inputs[row] for row in (0, 4)]
+    everything, scorable = np.arange(tiny_cold_split.n_items), scorer.scorable_items()
+    known = scorer.score(Queries(tiny_cold_split.test.user_nums[[0, 0]], histories), everything)
+    np.testing.assert_allclose(known[0, scorable], known[1, scorable], atol=1e-5)
+    unknown = scorer.score(Queries(np.array([UNKNOWN_NUM, UNKNOWN_NUM]), histories), everything)
+    assert np.abs(unknown[0, scorable] - unknown[1, scorable]).max() > 1e-5
+
+
+def test_a_user_never_seen_gets_finite_scores_with_and_without_a_history(scorer: Scorer, tiny_cold_split: Split) -> None:
+    history = tiny_cold_split.test.inputs[0]
+    everything, scorable = np.arange(tiny_cold_split.n_items), scorer.scorable_items()
+    for rows in (history, history[:0]):
+        assert np.isfinite(scorer.score(Queries.of_history(rows), everything)[:, scorable]).all()
 
 
 def test_items_without_training_interactions_are_scorable_by_text_alone(scorer: Scorer, tiny_cold_split: Split) -> None:
