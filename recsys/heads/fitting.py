@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,6 +123,7 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
     candidates = inputs.counts.nonzero()[:, 0]
     position = torch.full((len(inputs.counts),), -1, dtype=torch.int64)
     position[candidates] = torch.arange(len(candidates))
+    whole = len(candidates) == len(position)
     has_text = inputs.present[:, 1:].any(dim=1)
     total, steps = 0.0, 0
     training = config.training
@@ -137,18 +138,24 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
             present[:, 0] &= ~dropped
             counts = counts.masked_fill(dropped, 0.0)
         vectors = network.item_vectors(inputs.signals, present, counts)
-        states, targets = [], []
-        for part in parts:
-            rows = torch.from_numpy(part.inputs)
-            valid = rows != PAD
-            states.append(network.encoder(F.embedding(rows.clamp(min=0), vectors) * valid[..., None], valid)[valid])
-            targets.append(torch.from_numpy(part.targets)[valid])
-        loss = catalogue_loss(config.loss, torch.cat(states), network.project(vectors)[candidates], position[torch.cat(targets)])
+        states = torch.cat(list(_states(network, [torch.from_numpy(part.inputs) for part in parts], vectors)))
+        targets = torch.cat([torch.from_numpy(part.targets[part.targets != PAD]) for part in parts])
+        ranked = network.project(vectors)
+        loss = catalogue_loss(config.loss, states, ranked if whole else ranked.index_select(0, candidates), position[targets])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total, steps = total + loss.item(), steps + 1
     return total / steps
+
+
+def _states(network: FusionNetwork, parts: list[Tensor], vectors: Tensor) -> Iterator[Tensor]:
+    """For each part int64 (B, L) the states float (P, d) of its P valid positions. All vectors are looked up at once: each
+    look-up costs a gradient of the whole table."""
+    looked_up = F.embedding(torch.cat([rows.flatten() for rows in parts]).clamp(min=0), vectors).split([rows.numel() for rows in parts])
+    for rows, flat in zip(parts, looked_up, strict=True):
+        valid = rows != PAD
+        yield network.encoder(flat.view(*rows.shape, -1) * valid[..., None], valid)[valid]
 
 
 def _snapshot(network: FusionNetwork, config: FusionConfig, inputs: _Inputs, spaces: Mapping[str, str], histories: Queries | None = None) -> FusedRanker:

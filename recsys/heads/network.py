@@ -41,9 +41,9 @@ class FusionNetwork(nn.Module):
         return parts * weights[..., None]
 
     def item_vectors(self, signals: dict[str, Tensor], present: Tensor, counts: Tensor) -> Tensor:
-        """float (n, d): the sum of `components`, of the trained IDs."""
+        """float (n, d): the sum of `components` of the trained IDs. Rows of items without any signal carry no meaning."""
         if not self.names:
-            return self.ids.weight * present
+            return self.ids.weight
         return self.components(self.ids.weight, signals, present, counts).sum(dim=1)
 
     def project(self, vectors: Tensor) -> Tensor:

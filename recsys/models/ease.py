@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 import numpy as np
-import scipy.linalg
+import numpy.typing as npt
 from pydantic import Field
+from scipy.linalg import lapack
 
 from recsys.config import Config
 from recsys.data.split import Split
+from recsys.errors import NonFiniteError
 from recsys.models._item_item import binary_matrix, multiply, scorable_of
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
+
+_STRIP = 512
 
 
 class EaseConfig(Config):
@@ -31,9 +35,8 @@ class Ease:
         X = binary_matrix(split.train, n_items)
         gram = (X.T @ X).toarray()
         gram[np.diag_indices(n_items)] += config.regularisation
-        # float64: the inverse of a matrix whose condition number grows with the data.
-        P = scipy.linalg.cho_solve(scipy.linalg.cho_factor(gram, lower=True), np.eye(n_items))
-        B = -P / np.diag(P)
+        diagonal, B = _inverse_in_place(gram)
+        B /= -diagonal
         B[np.diag_indices(n_items)] = 0.0
         return cls(B.astype(np.float32), split.item_counts())
 
@@ -47,3 +50,25 @@ class Ease:
     def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
         """float32 (B, C)."""
         return multiply(queries, self._weights, item_nums, self.n_items)
+
+
+def _inverse_in_place(gram: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(diagonal (n,), inverse (n, n)) of a symmetric positive definite matrix, in the memory of `gram`.
+
+    float64: the condition number grows with the data. From the Cholesky factor directly (LAPACK potri), n^3 operations where
+    solving for the identity takes 2.3 n^3 and a second matrix.
+    """
+    # The transpose of a C-ordered symmetric matrix is the Fortran-ordered matrix itself: nothing is copied.
+    factor, failed = lapack.dpotrf(gram.T, lower=1, overwrite_a=1, clean=0)
+    inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if failed or failed_too:
+        raise NonFiniteError(f"the regularised item-item matrix is not positive definite (LAPACK info {failed}, {failed_too}); raise the regularisation")
+    n = len(inverse)
+    for start in range(0, n, _STRIP):
+        # Only the lower triangle was filled; strips keep the copies small.
+        stop = min(start + _STRIP, n)
+        inverse[start:stop, stop:] = inverse[stop:, start:stop].T
+        corner = inverse[start:stop, start:stop]
+        upper = np.triu_indices(stop - start, 1)
+        corner[upper] = corner.T[upper]
+    return np.diag(inverse).copy(), inverse
