@@ -155,7 +155,7 @@ def write_report(path: Path, report: Report) -> None:
 
 def write_report_json(path: Path, report: Report) -> None:
     """All values; NaN (nothing to average) becomes null."""
-    write_json(path, _plain(asdict(report)))
+    write_json(path, plain(asdict(report)))
 
 
 def write_report_markdown(path: Path, report: Report) -> None:
@@ -166,23 +166,23 @@ def markdown(report: Report) -> str:
     """The tables, for a README or a pull request."""
     data = report.data
     lines = [
-        f"# {_md(report.title)}",
+        f"# {md_text(report.title)}",
         "",
-        _md(report.summary),
+        md_text(report.summary),
         "",
-        f"{_md(data.name)}: {data.users:,} users, {data.items:,} items, {data.interactions:,} interactions; ",
+        f"{md_text(data.name)}: {data.users:,} users, {data.items:,} items, {data.interactions:,} interactions; ",
     ]
-    lines[-1] += f"{_md(data.protocol)}, split {_md(data.split_hash[:12])}."
+    lines[-1] += f"{md_text(data.protocol)}, split {md_text(data.split_hash[:12])}."
     lines += ["", "| model | Recall@10 | NDCG@10 | cold Recall@10 | seconds |", "|---|---|---|---|---|"]
     for row in report.models:
-        name = f"**{_md(row.name)}**" if row.highlight else _md(row.name)
+        name = f"**{md_text(row.name)}**" if row.highlight else md_text(row.name)
         lines.append(f"| {name} | {_md_measure(row.recall)} | {_md_measure(row.ndcg)} | {_md_measure(row.cold_recall)} | {row.seconds:.1f} |")
     if data.quarantine:
-        lines += ["", "| quarantined because | rows |", "|---|---|", *(f"| {_md(reason)} | {count:,} |" for reason, count in data.quarantine.items())]
+        lines += ["", "| quarantined because | rows |", "|---|---|", *(f"| {md_text(reason)} | {count:,} |" for reason, count in data.quarantine.items())]
     if report.significance:
         lines += ["", "| difference | metric | mean | p (bootstrap) | p (Holm) |", "|---|---|---|---|---|"]
         lines += [
-            f"| {_md(s.model)} − {_md(s.baseline)} | {_md(s.metric)} | {_md_measure(s.difference)} | {number(s.p_bootstrap)} | {number(s.holm)} |"
+            f"| {md_text(s.model)} − {md_text(s.baseline)} | {md_text(s.metric)} | {_md_measure(s.difference)} | {number(s.p_bootstrap)} | {number(s.holm)} |"
             for s in report.significance
         ]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
@@ -197,7 +197,7 @@ def _md_measure(measure: Measure | None) -> str:
     return "–" if measure is None or not math.isfinite(measure.mean) else f"{measure.mean:.4f} [{measure.low:.4f}, {measure.high:.4f}]"
 
 
-def _md(text: str) -> str:
+def md_text(text: str) -> str:
     """Item titles and reasons are untrusted: no markup, no new table cell, no new line."""
     flat = " ".join(text.split())
     for character in "\\`*_[]|#":
@@ -205,9 +205,10 @@ def _md(text: str) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values that JSON can hold: what is undefined (NaN, infinity) is null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
+        return {str(key): plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

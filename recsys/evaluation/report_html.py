@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from recsys.evaluation import report_plots as plots
+from recsys.evaluation.page import document, figure, section, table
 from recsys.evaluation.report import DataFacts, Measure, ModelRow, Recommended, Report, Sample, SignificanceRow, number
-from recsys.evaluation.report_style import STYLE
-
-# No script, no font, no picture from elsewhere can load, even if a value slipped through unescaped.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(report: Report) -> str:
@@ -19,25 +16,21 @@ def render(report: Report) -> str:
     body = "".join(
         (
             _header(report),
-            _section("results", "Results", _models(report.models) + _figure(plots.metric_intervals(report.models), _METRICS_CAPTION)) if report.models else "",
-            _section("significance", "Significance", _significance(report.significance)) if report.significance else "",
-            _section("popularity", "Popular and rare items", _figure(plots.popularity_recall(report.popularity), _POPULARITY_CAPTION))
+            section("results", "Results", _models(report.models) + figure(plots.metric_intervals(report.models), _METRICS_CAPTION)) if report.models else "",
+            section("significance", "Significance", _significance(report.significance)) if report.significance else "",
+            section("popularity", "Popular and rare items", figure(plots.popularity_recall(report.popularity), _POPULARITY_CAPTION))
             if report.popularity
             else "",
-            _section("training", "Training", _figure(plots.training_curves(report.curves), _CURVES_CAPTION)) if report.curves else "",
-            _section("map", "The item space", '<div class="pair">' + "".join(_figure(plots.item_map(m), _MAP_CAPTION) for m in report.maps) + "</div>")
+            section("training", "Training", figure(plots.training_curves(report.curves), _CURVES_CAPTION)) if report.curves else "",
+            section("map", "The item space", '<div class="pair">' + "".join(figure(plots.item_map(m), _MAP_CAPTION) for m in report.maps) + "</div>")
             if report.maps
             else "",
-            _section("samples", "Sample recommendations", '<div class="samples">' + "".join(map(_sample, report.samples)) + "</div>") if report.samples else "",
-            _section("data", "Data", _data(report.data)),
+            section("samples", "Sample recommendations", '<div class="samples">' + "".join(map(_sample, report.samples)) + "</div>") if report.samples else "",
+            section("data", "Data", _data(report.data)),
             _lineage(report),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}"><meta name="color-scheme" content="light dark">'
-        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head>\n<body><main>{body}</main></body></html>\n"
-    )
+    return document(report.title, body)
 
 
 _METRICS_CAPTION = "Mean over all test cases, each ranked against the whole catalogue; the thin line is the 95 % bootstrap interval."
@@ -60,19 +53,6 @@ def _header(report: Report) -> str:
     return f'<header>{over}<h1>{escape(report.title)}</h1>{summary}{whose}<dl class="cards">{tiles}</dl></header>'
 
 
-def _section(anchor: str, title: str, content: str) -> str:
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{content}</section>'
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f'<figure role="group"><div class="plot">{svg}</div><figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _table(head: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
-    cells = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
-    return f'<div class="scroll"><table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
 def _models(models: Sequence[ModelRow]) -> str:
     best = {name: max((_mean(m, name) for m in models), default=math.nan) for name in ("recall", "ndcg", "cold_recall")}
 
@@ -87,7 +67,7 @@ def _models(models: Sequence[ModelRow]) -> str:
         cells = "".join(cell(model, name) for name in best)
         return f'<tr{" class=own" if model.highlight else ""}><th scope="row">{escape(model.name)}</th>{cells}<td>{_seconds(model.seconds)}</td></tr>'
 
-    return _table(("Model", "Recall@10", "NDCG@10", "Cold Recall@10", "Seconds"), map(row, models), "models")
+    return table(("Model", "Recall@10", "NDCG@10", "Cold Recall@10", "Seconds"), map(row, models), "models")
 
 
 def _significance(rows: Sequence[SignificanceRow]) -> str:
@@ -102,7 +82,7 @@ def _significance(rows: Sequence[SignificanceRow]) -> str:
     note = (
         '<p class="note">Paired over the same cases. Holm corrects the bootstrap p for the number of comparisons; below 0.05 a difference counts as shown.</p>'
     )
-    return _table(("Comparison", "Metric", "Difference", "Verdict", "p Holm", "p bootstrap", "p t-test", "p Wilcoxon"), map(row, rows), "tests") + note
+    return table(("Comparison", "Metric", "Difference", "Verdict", "p Holm", "p bootstrap", "p t-test", "p Wilcoxon"), map(row, rows), "tests") + note
 
 
 def _sample(sample: Sample) -> str:
@@ -139,7 +119,7 @@ def _data(data: DataFacts) -> str:
         f'<tr><th scope="row">{escape(reason)}</th><td>{count:,}</td></tr>'
         for reason, count in sorted(data.quarantine.items(), key=lambda pair: (-pair[1], pair[0]))
     )
-    right = _table((f"Quarantined because ({total:,} rows)", "Rows"), rows) if data.quarantine else '<p class="note">No row was quarantined.</p>'
+    right = table((f"Quarantined because ({total:,} rows)", "Rows"), rows) if data.quarantine else '<p class="note">No row was quarantined.</p>'
     return f'<div class="pair"><dl class="facts">{left}</dl><div>{right}</div></div>'
 
 
@@ -150,11 +130,11 @@ def _lineage(report: Report) -> str:
             f'<tr><th scope="row">{escape(s.stage)}</th><td><code>{escape(s.key[:16])}</code></td><td class="text">{escape(s.note)}</td></tr>'
             for s in report.stages
         )
-        parts.append(_table(("Stage", "Key", "Made"), rows, "lineage"))
+        parts.append(table(("Stage", "Key", "Made"), rows, "lineage"))
     pairs = [("Embedding spaces", report.spaces), ("Versions", report.versions)]
     lists = "".join(f'<div><h3>{title}</h3><dl class="facts">{"".join(map(_fact, values.items()))}</dl></div>' for title, values in pairs if values)
     parts.append(f'<div class="pair">{lists}</div>' if lists else "")
-    return _section("lineage", "Lineage", "".join(parts)) if any(parts) else ""
+    return section("lineage", "Lineage", "".join(parts)) if any(parts) else ""
 
 
 def _fact(pair: tuple[str, str]) -> str:

@@ -52,7 +52,7 @@ SETTINGS: Any = {
 def training_curves(curves: Sequence[Curve]) -> str:
     """Loss and validation NDCG@10 per epoch, a line a model."""
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(5.6, 4.7)
+        figure = new_figure(5.6, 4.7)
         for place, (title, values) in enumerate((("Training loss", "loss"), ("Validation NDCG@10", "validation_ndcg"))):
             axes = figure.add_subplot(2, 1, place + 1)
             for i, curve in enumerate(curves):
@@ -68,7 +68,7 @@ def training_curves(curves: Sequence[Curve]) -> str:
             else:
                 axes.set_xlabel("epoch")
                 axes.set_ylim(bottom=0)
-        return _svg(figure, "curves")
+        return svg_of(figure, "curves")
 
 
 def metric_intervals(models: Sequence[ModelRow]) -> str:
@@ -77,7 +77,7 @@ def metric_intervals(models: Sequence[ModelRow]) -> str:
     if any(m.cold_recall for m in models):
         panels.append(("Recall@10 of cold items", [m.cold_recall for m in models]))
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(5.6, len(panels) * (0.5 + 0.245 * len(models)))
+        figure = new_figure(5.6, len(panels) * (0.5 + 0.245 * len(models)))
         rows = np.arange(len(models))[::-1]
         for place, (title, measures) in enumerate(panels):
             axes = figure.add_subplot(len(panels), 1, place + 1)
@@ -97,13 +97,13 @@ def metric_intervals(models: Sequence[ModelRow]) -> str:
             axes.set_xlim(0, widest * 1.1)
             axes.grid(visible=False, axis="y")
             axes.spines["bottom"].set_visible(False)
-        return _svg(figure, "metrics")
+        return svg_of(figure, "metrics")
 
 
 def popularity_recall(popularity: PopularityRecall) -> str:
     """Recall@10 against the popularity bucket of the target, a line a model."""
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(5.6, 3.9)
+        figure = new_figure(5.6, 3.9)
         axes = figure.add_subplot()
         places = np.arange(len(popularity.buckets))
         for i, (model, recall) in enumerate(popularity.recall.items()):
@@ -114,7 +114,7 @@ def popularity_recall(popularity: PopularityRecall) -> str:
         axes.grid(visible=False, axis="x")
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper left", ncols=1)
-        return _svg(figure, "popularity")
+        return svg_of(figure, "popularity")
 
 
 def item_map(picture: ItemMap, *, named: int = 6) -> str:
@@ -123,7 +123,7 @@ def item_map(picture: ItemMap, *, named: int = 6) -> str:
     frequent, rest = frequent[:named], frequent[named:]
     xy, labels = np.array(picture.xy, dtype=np.float64).reshape(-1, 2), np.array(picture.labels, dtype=object)
     with matplotlib.rc_context(SETTINGS):
-        figure = _figure(4.2, 4.6)  # two stand side by side
+        figure = new_figure(4.2, 4.6)  # two stand side by side
         axes = figure.add_subplot()
         grey = np.isin(labels, rest)
         if grey.any():
@@ -137,16 +137,16 @@ def item_map(picture: ItemMap, *, named: int = 6) -> str:
             spine.set_visible(False)
         axes.set_title(picture.title)
         figure.legend(loc="outside lower center", ncols=3, markerscale=1.8, handletextpad=0.1, columnspacing=1.0)
-        return _svg(figure, f"map-{picture.title}")
+        return svg_of(figure, f"map-{picture.title}")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     return figure
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_of(figure: Figure, name: str) -> str:
     """The <svg> element alone, without metadata, colours by variable, ids that do not meet those of another plot."""
     buffer = io.StringIO()
     empty: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
