@@ -1,0 +1,111 @@
+"""The models of a board by configuration, and how each is fitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recsys.config import Config
+from recsys.data.split import Split
+from recsys.heads.fusion import FusionConfig, fit_ranker
+from recsys.models import recbole
+from recsys.models.ease import Ease, EaseConfig
+from recsys.models.itemknn import ItemKNN, ItemKNNConfig
+from recsys.models.lightgcn import LightGCNConfig, fit_lightgcn
+from recsys.models.popularity import Popularity
+from recsys.training.loop import Progress
+from recsys.types import Scorer
+
+
+class PopularityBaseline(Config):
+    kind: Literal["popularity"]
+    label: str = "popularity"
+
+
+class ItemKNNBaseline(Config):
+    kind: Literal["itemknn"]
+    label: str = "ItemKNN"
+    settings: ItemKNNConfig = ItemKNNConfig()
+
+
+class EaseBaseline(Config):
+    kind: Literal["ease"]
+    label: str = "EASE"
+    settings: EaseConfig = EaseConfig()
+
+
+class LightGCNBaseline(Config):
+    kind: Literal["lightgcn"]
+    label: str = "LightGCN"
+    settings: LightGCNConfig = LightGCNConfig()
+
+
+class SequentialBaseline(Config):
+    """SASRec, gSASRec, eSASRec: the ranker without text tables, by its encoder and its loss."""
+
+    kind: Literal["sequential"]
+    label: str
+    settings: FusionConfig = FusionConfig()
+
+
+class RecBoleBaseline(Config):
+    kind: Literal["recbole"]
+    label: str
+    settings: recbole.RecBoleConfig
+
+
+Baseline = Annotated[PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | RecBoleBaseline, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """curve: one dict an epoch.  seconds: of the training, over all resumed runs.  capped: what ended it early, in words."""
+
+    scorer: Scorer
+    seconds: float
+    curve: list[dict[str, float]]
+    best_epoch: int = 0
+    capped: str | None = None
+    parameters: int = 0
+
+
+def fit(
+    baseline: PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | RecBoleBaseline,
+    split: Split,
+    *,
+    seed: int,
+    checkpoint: Path,
+    validate: Callable[[Scorer], float],
+    progress: Progress,
+) -> Fitted:
+    """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes."""
+    started = time.perf_counter()
+    match baseline:
+        case PopularityBaseline():
+            return Fitted(Popularity.fit(split), time.perf_counter() - started, [])
+        case ItemKNNBaseline():
+            return Fitted(ItemKNN.fit(baseline.settings, split), time.perf_counter() - started, [])
+        case EaseBaseline():
+            return Fitted(Ease.fit(baseline.settings, split), time.perf_counter() - started, [])
+        case SequentialBaseline():
+            result = fit_ranker(baseline.settings, split, {}, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+            cap = _cap(baseline.settings.training.max_seconds) if result.capped else None
+            return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters)
+        case LightGCNBaseline():
+            graph = fit_lightgcn(baseline.settings, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+            cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None
+            return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters)
+        case RecBoleBaseline():
+            foreign = recbole.fit(baseline.settings, split, seed=seed, progress=progress)
+            # RecBole judges its epochs by its own evaluator, without a mask for sequential models.
+            curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
+            return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, foreign.capped)
+
+
+def _cap(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds / 60:.0f} min"

@@ -1,0 +1,64 @@
+"""What stands on a board: one data set, one split, the models with their settings, and the trials that chose them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from pipelines.baselines import Baseline
+from pipelines.ingest import IngestConfig
+from recsys.config import Config, apply_overrides, read_yaml
+from recsys.data.split import SplitConfig
+from recsys.errors import ConfigError
+
+CONFIGS = Path("experiments/configs")
+
+
+class BoardConfig(Config):
+    dataset: str
+    data: IngestConfig
+    split: SplitConfig = SplitConfig()
+    models: dict[str, Baseline]
+    """Name on the board -> the model with its frozen settings."""
+    trials: dict[str, tuple[tuple[str, ...], ...]] = Field(default_factory=dict)
+    """Model -> its trials, each a tuple of overrides such as `settings.encoder.dropout=0.3`, judged on validation alone."""
+
+    @classmethod
+    def of_dataset(cls, dataset: str, folder: Path = CONFIGS) -> Self:
+        """Reads `<folder>/<dataset>/baselines.yaml`; `$RECSYS_DATA` in paths stands for the folder of the data sets.
+
+        Raises:
+            ConfigError: no such file (lists those that exist), or RECSYS_DATA is needed and not set.
+        """
+        path = folder / dataset / "baselines.yaml"
+        if not path.is_file():
+            known = sorted(p.parent.name for p in folder.glob("*/baselines.yaml"))
+            raise ConfigError(f"{path}: no such file; boards exist for: {', '.join(known) or 'none'}")
+        return cls.parse(_expanded(read_yaml(path), str(path)), source=str(path))
+
+    def model(self, name: str) -> Baseline:
+        if name not in self.models:
+            raise ConfigError(f"no model {name!r} on the board of {self.dataset}; it has: {', '.join(self.models)}")
+        return self.models[name]
+
+    def trial(self, name: str, overrides: tuple[str, ...]) -> Baseline:
+        """The model `name` with other settings."""
+        changed = apply_overrides(self.model(name).model_dump(mode="json"), list(overrides))
+        return type(self.model(name)).parse(changed, source=f"trial {' '.join(overrides)} of {name}")
+
+
+def _expanded(value: Any, source: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(v, source) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_expanded(v, source) for v in value]
+    if isinstance(value, str) and "$RECSYS_DATA" in value:
+        root = os.environ.get("RECSYS_DATA")
+        if not root:
+            raise ConfigError(f"{source}: needs the environment variable RECSYS_DATA, the folder that holds the data sets")
+        return re.sub(r"\$RECSYS_DATA\b", lambda _: root, value)
+    return value

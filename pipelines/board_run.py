@@ -1,0 +1,241 @@
+"""Filling a board: each run trains one model with one seed in a process of its own and writes one record.
+
+A finished record of equal settings is left alone and a killed training resumes from its checkpoint, so the same command
+may be given again at any time. The test cases are read once a run, after the training has ended; trials never read them.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from pipelines.board_config import BoardConfig
+from pipelines.ledger import code_version
+from pipelines.progress import RichReporter
+from recsys.artifacts.atomic import read_json, write_json
+from recsys.config import digest_of
+from recsys.errors import ConfigError, RetryableError
+from recsys.evaluation.run_record import RunRecord, read_run, write_run
+
+if TYPE_CHECKING:
+    from pipelines.baselines import Baseline, Fitted
+    from recsys.data.catalog import ItemCatalog
+    from recsys.data.split import Split
+    from recsys.evaluation.evaluate import Evaluation
+    from recsys.types import Scorer
+
+BOARDS = Path("experiments/boards")
+STATE = Path(".recsys/boards")
+"""Checkpoints; may be deleted when nothing runs."""
+CUTOFFS = (5, 10, 20)
+CHOSEN_BY = "ndcg@10"
+
+
+def run_models(
+    dataset: str, models: Sequence[str], seeds: Sequence[int], console: Console, *, threads: int = 2, folder: Path | None = None, force: bool = False
+) -> list[Path]:
+    """Run each of `models` (empty: all) with each seed, one after the other. Returns the records' paths.
+
+    Raises:
+        ConfigError: an unknown data set or model.  RetryableError: a run was killed; the same command resumes.
+    """
+    board = BoardConfig.of_dataset(dataset)
+    for name in models:
+        board.model(name)
+    folder = folder or BOARDS / dataset
+    records = []
+    for name in models or board.models:
+        for seed in seeds if _has_seed(board.model(name)) else (0,):
+            path = folder / f"{name}-seed{seed}.json"
+            if not force and _is_done(path, board, name):
+                console.print(f"[dim]· {name} seed {seed}: done already[/]")
+            else:
+                console.print(f"[bold]{name}[/] seed {seed}")
+                _child(["run", dataset, name, str(seed), str(folder), str(threads)])
+            records.append(path)
+    return records
+
+
+def tune_models(dataset: str, models: Sequence[str], console: Console, *, threads: int = 2, folder: Path | None = None) -> Path:
+    """Run the trials of each of `models` (empty: all that have any) with seed 0 and note their validation in `trials.json`."""
+    board = BoardConfig.of_dataset(dataset)
+    folder = folder or BOARDS / dataset
+    for name in models or board.trials:
+        if name not in board.trials:
+            raise ConfigError(f"no trials for {name!r} on the board of {dataset}; there are some for: {', '.join(board.trials) or 'none'}")
+        for overrides in board.trials[name]:
+            if _trial_key(board, name, overrides) in _trials(folder):
+                console.print(f"[dim]· {name} {' '.join(overrides)}: done already[/]")
+            else:
+                console.print(f"[bold]{name}[/] {' '.join(overrides) or 'as it stands'}")
+                _child(["trial", dataset, name, json.dumps(overrides), str(folder), str(threads)])
+    return folder / "trials.json"
+
+
+def _has_seed(baseline: Baseline) -> bool:
+    return baseline.kind not in ("popularity", "itemknn", "ease")
+
+
+def _is_done(path: Path, board: BoardConfig, name: str) -> bool:
+    return path.is_file() and digest_of(read_run(path).config) == digest_of(_shown(board, name))
+
+
+def _shown(board: BoardConfig, name: str) -> dict[str, Any]:
+    """The settings that a record states: the model's and the split's, and no path."""
+    return {"model": board.model(name).model_dump(mode="json"), "split": board.split.model_dump(mode="json")}
+
+
+def _child(arguments: list[str]) -> None:
+    """In a process of its own: peak memory belongs to one run, and a crash ends one run."""
+    done = subprocess.run([sys.executable, "-m", "pipelines.board_run", *arguments])
+    if done.returncode:
+        raise RetryableError(f"the run {' '.join(arguments[:4])} ended with exit code {done.returncode}; the same command resumes it")
+
+
+def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    board = BoardConfig.of_dataset(dataset)
+    split, catalog = _load(board)
+    baseline = board.model(name)
+    fitted = _fit(board, baseline, name, split, seed)
+    record, better, tied = _record(board, name, seed, split, catalog, fitted, threads)
+    path = write_run(folder, record, better, tied)
+    Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}")
+
+
+def _trial(dataset: str, name: str, overrides: tuple[str, ...], folder: Path, threads: int) -> None:
+    import torch
+
+    from recsys.evaluation.evaluate import evaluate
+
+    torch.set_num_threads(threads)
+    board = BoardConfig.of_dataset(dataset)
+    split, _ = _load(board)
+    fitted = _fit(board, board.trial(name, overrides), name, split, 0)
+    validation = evaluate(fitted.scorer, split.validation, ks=(10,))
+    trials = _trials(folder)
+    trials[_trial_key(board, name, overrides)] = {
+        "model": name,
+        "overrides": list(overrides),
+        "seed": 0,
+        "validation": {metric: validation.mean(metric) for metric in ("recall@10", "ndcg@10")},
+        "epochs": len(fitted.curve),
+        "best_epoch": fitted.best_epoch,
+        "train_seconds": round(fitted.seconds, 1),
+        "capped": fitted.capped,
+        "split_hash": split.digest,
+        "commit": code_version(),
+    }
+    write_json(folder / "trials.json", trials)
+    Console().print(f"  validation ndcg@10 {validation.mean('ndcg@10'):.4f}  recall@10 {validation.mean('recall@10'):.4f}  {fitted.seconds:.0f} s")
+
+
+def _trials(folder: Path) -> dict[str, Any]:
+    path = folder / "trials.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _trial_key(board: BoardConfig, name: str, overrides: tuple[str, ...]) -> str:
+    return f"{name} {digest_of([board.trial(name, overrides).model_dump(mode='json'), board.split.model_dump(mode='json')])[:12]}"
+
+
+def _load(board: BoardConfig) -> tuple[Split, ItemCatalog]:
+    from recsys.data.split import make_split
+    from recsys.data.validation import clean
+
+    data = clean(board.data.source.read_interactions(), board.data.source.read_items(), board.data.validation)
+    return make_split(board.split, data.interactions), data.catalog
+
+
+def _fit(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int) -> Fitted:
+    from pipelines.baselines import fit
+    from recsys.evaluation.evaluate import evaluate
+
+    def validate(scorer: Scorer) -> float:
+        return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False).mean(CHOSEN_BY)
+
+    # Keyed by settings: a trial that is chosen is the run of seed 0 already.
+    checkpoint = STATE / board.dataset / f"{name}-{digest_of([baseline.model_dump(mode='json'), split.digest])[:12]}-seed{seed}"
+    console = Console(stderr=True)
+    with RichReporter(console).task(f"{name} seed {seed}", "epochs") as advance:
+
+        def progress(done: int, total: int, numbers: Mapping[str, float]) -> None:
+            note = " ".join(f"{k} {v:.4f}" for k, v in numbers.items() if k != "epoch")
+            advance(done, total, note)
+            if not console.is_terminal:
+                # A bar says nothing in a log file.
+                console.print(f"  {name} seed {seed} epoch {done}/{total} {note}")
+
+        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+
+
+def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: ItemCatalog, fitted: Fitted, threads: int) -> tuple[RunRecord, Any, Any]:
+    from recsys.evaluation.evaluate import evaluate
+
+    started = time.perf_counter()
+    evaluate(fitted.scorer, split.test, ks=(10,), metrics=("ndcg",), lists=False)
+    scoring = time.perf_counter() - started
+    test = evaluate(fitted.scorer, split.test, ks=CUTOFFS)
+    validation = evaluate(fitted.scorer, split.validation, ks=(10,))
+    unmasked = evaluate(fitted.scorer, split.test, ks=CUTOFFS, masked=False)
+    # RecBole works in a process of its own.
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    record = RunRecord(
+        dataset=board.dataset,
+        protocol=split.protocol,
+        split_hash=split.digest,
+        model=name,
+        label=board.model(name).label,
+        seed=seed,
+        config=_shown(board, name),
+        cases=len(split.test),
+        metrics={metric: test.mean(metric) for metric in test.per_user},
+        unmasked={metric: unmasked.mean(metric) for metric in unmasked.per_user},
+        validation={metric: validation.mean(metric) for metric in validation.per_user},
+        slices=_slices(test, split),
+        beyond=dict(test.coverage),
+        parameters=fitted.parameters,
+        epochs=len(fitted.curve),
+        best_epoch=fitted.best_epoch,
+        curve=fitted.curve,
+        train_seconds=round(fitted.seconds, 2),
+        inference_ms_per_user=round(1000 * scoring / len(split.test), 4),
+        peak_rss_mb=round(peak / 1024, 1),
+        threads=threads,
+        capped=fitted.capped,
+        commit=code_version(),
+        command=f"recsys board {board.dataset} --run {name} --seeds {seed + 1}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return record, test.better, test.tied
+
+
+def _slices(test: Evaluation, split: Split) -> dict[str, dict[str, float | None]]:
+    from recsys.evaluation.slices import sliced
+
+    parts = sliced(test, split.item_counts())
+    return {name: {"count": part.count, "recall@10": part.mean("recall@10"), "ndcg@10": part.mean("ndcg@10")} for name, part in parts.items()}
+
+
+def main(arguments: list[str]) -> None:
+    """run DATASET MODEL SEED FOLDER THREADS, or trial DATASET MODEL OVERRIDES FOLDER THREADS: what `_child` starts."""
+    task, dataset, name, choice, folder, threads = arguments
+    if task == "run":
+        _run(dataset, name, int(choice), Path(folder), int(threads))
+    else:
+        _trial(dataset, name, tuple(json.loads(choice)), Path(folder), int(threads))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
