@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.data.sequences import Sequences
 from recsys.data.split import Cases
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import NonFiniteError
 from recsys.types import FloatArray, IntArray, Queries, Scorer, ScoresInto
 
@@ -17,11 +18,13 @@ FEWEST, MOST = 32, 1024
 """Bounds of the rows of a chunk, whatever the size of the catalogue."""
 
 
-def scored_chunks(scorer: Scorer, cases: Cases, item_nums: IntArray, *, chunk: int | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
+def scored_chunks(
+    scorer: Scorer, cases: Cases, item_nums: IntArray, *, chunk: int | None = None, users: Vocabulary | None = None
+) -> Iterator[tuple[IntArray, FloatArray]]:
     """(rows int64 (B,) of the cases, scores float32 (B, C)); each case comes once, short histories first, so that a
     sequence model pads little. Nothing comes when there are no columns. The next chunk overwrites `scores`, and the caller may write into it.
 
-    item_nums: int64 (C,), the columns.  chunk: rows at most; None fits `BUFFER`.
+    item_nums: int64 (C,), the columns.  chunk: rows at most; None fits `BUFFER`.  users: to name a user by user_id in errors.
 
     Raises:
         NonFiniteError: NaN or infinity; names the model, the user and the item.
@@ -44,7 +47,7 @@ def scored_chunks(scorer: Scorer, cases: Cases, item_nums: IntArray, *, chunk: i
             if found.shape != scores.shape or found.dtype != scores.dtype:
                 raise ValueError(f"{model} returned {found.dtype} scores of shape {found.shape}; float32 {scores.shape} is needed: (queries, items)")
             scores[...] = found
-        _refuse_non_finite(scores, cases.user_nums[rows], item_nums, model)
+        _refuse_non_finite(scores, cases.user_nums[rows], item_nums, model, users)
         yield rows, scores
 
 
@@ -54,14 +57,16 @@ def model_name(scorer: Scorer) -> str:
     return f"{type(scorer).__name__} {own!r}" if isinstance(own, str) else type(scorer).__name__
 
 
-def _refuse_non_finite(scores: FloatArray, user_nums: IntArray, item_nums: IntArray, model: str) -> None:
+def _refuse_non_finite(scores: FloatArray, user_nums: IntArray, item_nums: IntArray, model: str, users: Vocabulary | None) -> None:
     # One NaN or infinity spoils the sum of its row, and a sum needs no array of flags. Large finite scores may overflow it too.
     with np.errstate(over="ignore", invalid="ignore"):
         suspects = np.flatnonzero(~np.isfinite(scores.sum(axis=1)))
     bad = ~np.isfinite(scores[suspects])
     if bad.any():
         row, column = np.argwhere(bad)[0]
+        user_num = int(user_nums[suspects[row]])
+        named = f"user_num {user_num}" if users is None or user_num < 0 else f"user_num {user_num} (user_id {users.ids[user_num]!r})"
         raise NonFiniteError(
-            f"{model} scored {scores[suspects[row], column]} for user_num {user_nums[suspects[row]]}, item_num {item_nums[column]} "
+            f"{model} scored {scores[suspects[row], column]} for {named}, item_num {item_nums[column]} "
             f"({int(bad.sum())} such values in this chunk): scores of scorable items are finite"
         )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from recsys.data.split import Cases
+from recsys.data.split import Cases, Split
 from recsys.errors import ConfigError, SpaceMismatchError
+from recsys.evaluation.beyond_accuracy import catalogue_coverage
 from recsys.evaluation.bootstrap import percentile_interval
 from recsys.evaluation.chunks import model_name, scored_chunks
 from recsys.evaluation.metrics import METRICS, MetricArray, metric_of
@@ -92,6 +93,7 @@ def evaluate(
     candidates: BoolArray | None = None,
     masked: bool = True,
     lists: bool = True,
+    split: Split | None = None,
 ) -> Evaluation:
     """Rank every item for each case and take the metrics of its target.
 
@@ -103,17 +105,20 @@ def evaluate(
     chunk: cases ranked at once; None chooses by the size of the catalogue.
     candidates: bool (n_items,): rank these alone (e.g. the cold items); None is all. Each target must be among them.
     masked: False ranks the history too, as RecBole's sequential evaluation does.
+    split: of the cases; errors then name users by user_id, and a scorer of another number of items is refused.
     lists: False leaves out the recommended items and with them coverage: what early stopping needs, in less time.
 
     Raises:
         ConfigError: an unknown metric.
         NonFiniteError: NaN or infinity for a scorable item; names the model and the user.
-        SpaceMismatchError: the cases hold items that the scorer was not fitted on.
+        SpaceMismatchError: the cases, or the split, hold other items than the scorer was fitted on.
     """
     if not ks or min(ks) < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"cutoffs and chunk are positive, got ks = {tuple(ks)}, chunk = {chunk}")
     taken = {name: metric_of(name) for name in metrics}
     model = model_name(scorer)
+    if split is not None and split.n_items != scorer.n_items:
+        raise SpaceMismatchError(f"{model} was fitted on {scorer.n_items} items, the split has {split.n_items}: fit and evaluate on one split")
     ranked = _ranked_items(scorer, cases, candidates, model)
     item_nums = np.flatnonzero(ranked & scorer.scorable_items()).astype(np.int64)
     column_of = np.full(scorer.n_items, -1, dtype=np.int64)
@@ -121,10 +126,10 @@ def evaluate(
     # A miss until a score says otherwise: no cutoff reaches below the last item.
     better = np.full(len(cases), max(max(ks), scorer.n_items), dtype=np.int64)
     tied = np.ones(len(cases), dtype=np.int64)
-    best = np.full((len(cases), min(max(ks), len(item_nums))), UNKNOWN_NUM, dtype=np.int64) if lists else None
+    best = np.full((len(cases), max(ks)), UNKNOWN_NUM, dtype=np.int64) if lists else None
     # One thread: the product of a chunk takes a few milliseconds, and waiting for a second thread takes longer on a busy machine.
     with threadpool_limits(limits=1, user_api="blas"):
-        for rows, scores in scored_chunks(scorer, cases, item_nums, chunk=chunk):
+        for rows, scores in scored_chunks(scorer, cases, item_nums, chunk=chunk, users=split.users if split else None):
             if masked:
                 _mask_seen(scores, cases, rows, column_of)
             columns = column_of[cases.targets[rows]]
@@ -135,10 +140,10 @@ def evaluate(
                 tied[row] = np.count_nonzero(scores[place] == score)
             if best is not None:
                 best_scores, best_columns = top_k(scores, max(ks))
-                best[rows] = np.where(best_scores > -np.inf, item_nums[best_columns], UNKNOWN_NUM)
+                best[rows, : best_columns.shape[1]] = np.where(best_scores > -np.inf, item_nums[best_columns], UNKNOWN_NUM)
     per_user = {f"{name}@{k}": metric(better, tied, k) for k in ks for name, metric in taken.items()}
     n_candidates = int(ranked.sum())
-    coverage = {} if best is None else {f"coverage@{k}": _coverage(best[:, :k], scorer.n_items, n_candidates) for k in ks}
+    coverage = {} if best is None else {f"coverage@{k}": catalogue_coverage(best[:, :k], n_candidates) for k in ks}
     return Evaluation(model, cases.user_nums, cases.targets, per_user, n_candidates, better, tied, coverage, best)
 
 
@@ -162,12 +167,6 @@ def _mask_seen(scores: FloatArray, cases: Cases, rows: IntArray, column_of: IntA
     columns = column_of[item_nums]
     masked = (columns >= 0) & (item_nums != cases.targets[rows][places])
     scores[places[masked], columns[masked]] = -np.inf
-
-
-def _coverage(best: IntArray, n_items: int, n_candidates: int) -> float:
-    if not len(best) or not n_candidates:
-        return float("nan")
-    return len(np.unique(best[best != UNKNOWN_NUM])) / n_candidates
 
 
 def _or_none(value: float) -> float | None:

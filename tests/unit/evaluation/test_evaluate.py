@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from recsys.data.split import Cases
+from recsys.data.split import Cases, Split
 from recsys.errors import ConfigError, NonFiniteError, SpaceMismatchError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.metrics import METRICS, expected_mrr, expected_ndcg, expected_recall
@@ -152,6 +152,38 @@ def test_scores_of_another_type_or_shape_are_refused():
 
 def test_large_finite_scores_are_no_error():
     assert evaluate(MatrixScorer(np.array([[3e38, 3e38, 1.0]])), cases_of([0]), ks=(1,)).mean("recall@1") == 0.5
+
+
+@pytest.mark.parametrize("seen", [[], [3, 4, 5, 6, 7]])
+def test_random_scorer_gets_exactly_what_chance_gives(seen: list[int]):
+    """Each item that is not masked is the target once, so every rank from 1 to n comes once a user: the means are exact."""
+    n_items, ks = 30, (1, 5, 20)
+    targets = [item for item in range(n_items) if item not in seen]
+    cases = Cases.of_rows([(user, NONE, np.array(seen, dtype=np.int64), target) for user in range(3) for target in targets])
+    result, n = evaluate(RandomScorer(n_items), cases, ks=ks), len(targets)
+    for k in ks:
+        gains = {"recall": k, "hit": k, "precision": 1, "mrr": sum(1 / r for r in range(1, k + 1)), "ndcg": sum(1 / math.log2(r + 1) for r in range(1, k + 1))}
+        gains["map"] = gains["mrr"]
+        assert {name: result.mean(f"{name}@{k}") for name in METRICS} == pytest.approx({name: gains[name] / n for name in METRICS}, abs=1e-14)
+
+
+def test_constant_scorer_gets_what_chance_gives_under_every_metric_after_masking():
+    result, n = evaluate(ConstantScorer(40), cases_of([0, 25], [list(range(1, 21)), list(range(20))]), ks=(5,)), 20
+    reciprocal, discounted = sum(1 / r for r in range(1, 6)), sum(1 / math.log2(r + 1) for r in range(1, 6))
+    expected = {"recall": 5, "hit": 5, "precision": 1, "mrr": reciprocal, "map": reciprocal, "ndcg": discounted}
+    for name in METRICS:
+        np.testing.assert_allclose(result.values(f"{name}@5"), [expected[name] / n, expected[name] / n], atol=1e-15)
+
+
+def test_a_split_names_the_user_and_fixes_the_number_of_items(tiny_split: Split):
+    split = tiny_split
+    bad = np.zeros((len(split.users), split.n_items))
+    user_num = int(split.test.user_nums[-1])
+    bad[user_num, 0] = np.inf
+    with pytest.raises(NonFiniteError, match=rf"user_num {user_num} \(user_id '{split.users.ids[user_num]}'\)"):
+        evaluate(MatrixScorer(bad), split.test, split=split)
+    with pytest.raises(SpaceMismatchError, match=f"fitted on {split.n_items + 1} items, the split has {split.n_items}"):
+        evaluate(ConstantScorer(split.n_items + 1), split.test, split=split)
 
 
 @given(st.integers(1, 13))
