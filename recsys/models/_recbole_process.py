@@ -42,8 +42,8 @@ class RecBoleProcess:
         environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUDA_VISIBLE_DEVICES": ""}
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                # -P: the worker's own folder stays out of its import path.
-                [sys.executable, "-P", str(WORKER), str(folder.absolute()), str(scratch)],
+                # -P: the worker's own folder stays out of its import path. RecBole's warnings would crowd out what went wrong.
+                [sys.executable, "-P", "-W", "ignore", str(WORKER), str(folder.absolute()), str(scratch)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

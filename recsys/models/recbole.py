@@ -82,6 +82,15 @@ class RecBoleConfig(Config):
             raise ConfigError(f"RecBole has no general or sequential model {model!r}; {hint}It offers: {', '.join(sorted(offered))}")
         return model
 
+    @field_validator("parameters")
+    @classmethod
+    def _yaml_numbers(cls, parameters: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """YAML 1.1 reads 1e-3 as a string; no setting of RecBole is a string of that form."""
+        return {
+            name: float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+", value) else value
+            for name, value in parameters.items()
+        }
+
     @model_validator(mode="after")
     def _parameters_are_known(self) -> Self:
         known = _defaults(self.model)
@@ -283,10 +292,11 @@ def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | 
 @cache
 def offered_models() -> Mapping[str, tuple[str, ...]]:
     """Names by kind ("general", "sequential"), read from the installed package without importing it."""
-    return {
-        kind: tuple(re.findall(rf"^from recbole\.model\.{kind}_recommender\.\w+ import (\w+)", _read(f"model/{kind}_recommender/__init__.py"), re.MULTILINE))
-        for kind in ("general", "sequential")
-    }
+    offered = {}
+    for kind in ("general", "sequential"):
+        text = (_package() / "model" / f"{kind}_recommender" / "__init__.py").read_text(encoding="utf-8")
+        offered[kind] = tuple(re.findall(rf"^from recbole\.model\.{kind}_recommender\.\w+ import (\w+)", text, re.MULTILINE))
+    return offered
 
 
 def write_atomic_file(split: Split, path: Path) -> None:
@@ -354,20 +364,21 @@ def _defaults(model: str) -> dict[str, Any]:
 
 
 def _model_defaults(model: str) -> dict[str, Any]:
-    return _yaml(f"properties/model/{model}.yaml")
+    name = f"properties/model/{model}.yaml"
+    return _yaml(name) if (_package() / name).is_file() else {}  # Random has no settings
 
 
 @cache
 def _yaml(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(_read(name)) or {}
+    found: dict[str, Any] = yaml.safe_load((_package() / name).read_text(encoding="utf-8")) or {}
     return found
 
 
-def _read(name: str) -> str:
+def _package() -> Path:
     spec = importlib.util.find_spec("recbole")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("the recbole package is not installed: `make setup` installs it")
-    return (Path(spec.submodule_search_locations[0]) / name).read_text(encoding="utf-8")
+    return Path(spec.submodule_search_locations[0])
 
 
 def _rows_of(vocabulary: Vocabulary, tokens: Sequence[str], noun: str) -> IntArray:

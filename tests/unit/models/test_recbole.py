@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 from recsys.data.interactions import Interactions
@@ -238,6 +239,11 @@ def test_unknown_names_and_settings_of_ours_are_errors_with_a_way_out() -> None:
         with pytest.raises(ConfigError, match="is set by the adapter"):
             RecBoleConfig(model="BPR", parameters={name: 1})
     assert RecBoleConfig.parse(json.loads(config("BPR", parameters={"embedding_size": 8}).model_dump_json())).parameters == {"embedding_size": 8}
+
+
+def test_numbers_that_yaml_leaves_as_text_are_numbers() -> None:
+    parsed = RecBoleConfig.parse(yaml.safe_load("{model: SASRec, parameters: {learning_rate: 1e-3, loss_type: BPR, hidden_act: gelu}}"))
+    assert parsed.parameters == {"learning_rate": 1e-3, "loss_type": "BPR", "hidden_act": "gelu"}
 
 
 def test_the_cap_stops_after_the_epoch_that_passes_it_and_says_so(gru: RecBoleFit, bpr: RecBoleFit) -> None:
