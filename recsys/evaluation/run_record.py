@@ -6,19 +6,21 @@ each test case's target, from which every single-target metric, interval and pai
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from recsys.artifacts.atomic import read_json, write_bytes, write_json
 from recsys.config import Config
 from recsys.errors import ArtifactError
+from recsys.evaluation.report import plain
 from recsys.types import IntArray
+
+MaybeNumber = Annotated[float | None, BeforeValidator(plain)]
+"""A figure that need not exist: the NaN of an empty slice becomes null."""
 
 
 class RunRecord(Config):
@@ -38,8 +40,8 @@ class RunRecord(Config):
     metrics: dict[str, float]
     unmasked: dict[str, float] = Field(default_factory=dict)
     validation: dict[str, float] = Field(default_factory=dict)
-    slices: dict[str, dict[str, float | None]] = Field(default_factory=dict)
-    beyond: dict[str, float | None] = Field(default_factory=dict)
+    slices: dict[str, dict[str, MaybeNumber]] = Field(default_factory=dict)
+    beyond: dict[str, MaybeNumber] = Field(default_factory=dict)
     parameters: Annotated[int, Field(ge=0)] = 0
     """Trained numbers; 0 for models without any."""
     epochs: Annotated[int, Field(ge=0)] = 0
@@ -74,7 +76,7 @@ def write_run(folder: Path, record: RunRecord, better: IntArray, tied: IntArray)
     temporary.unlink()
     # The JSON comes last: where it stands, the run is whole.
     path = folder / f"{record.stem}.json"
-    write_json(path, _plain(record.model_dump(mode="json")))
+    write_json(path, record.model_dump(mode="json"))
     return path
 
 
@@ -90,22 +92,15 @@ def read_ranks(path: Path) -> tuple[IntArray, IntArray]:
     """(better, tied), int64 (N,), of the run whose JSON is `path`. Raises ArtifactError when the file is missing or unreadable."""
     ranks = path.with_name(f"{path.stem}.ranks.parquet")
     try:
-        frame = pl.read_parquet(ranks)
-        return frame["better"].to_numpy().astype(np.int64), frame["tied"].to_numpy().astype(np.int64)
+        frame = pl.read_parquet(ranks, columns=["better", "tied"]).cast(pl.Int64)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{ranks}: the ranks of this run cannot be read: {error}") from None
+    if not frame.filter(pl.any_horizontal(pl.all().is_null(), pl.col("better") < 0, pl.col("tied") < 1)).is_empty():
+        raise ArtifactError(f"{ranks}: not ranks: expected better >= 0 and tied >= 1 in each row")
+    return frame["better"].to_numpy(), frame["tied"].to_numpy()
 
 
 def read_board(folder: Path) -> list[tuple[Path, RunRecord]]:
-    """All runs of a board, sorted by model and seed."""
+    """All runs of a board, sorted by model and seed; none where there is no such folder."""
     found = [(path, read_run(path)) for path in folder.glob("*-seed*.json")]
     return sorted(found, key=lambda entry: (entry[1].model, entry[1].seed))
-
-
-def _plain(value: Any) -> Any:
-    """What is undefined (NaN of an empty slice) is null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
