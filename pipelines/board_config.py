@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.baselines import Baseline
 from pipelines.ingest import IngestConfig
@@ -26,6 +26,17 @@ class BoardConfig(Config):
     """Name on the board -> the model with its frozen settings."""
     trials: dict[str, tuple[tuple[str, ...], ...]] = Field(default_factory=dict)
     """Model -> its trials, each a tuple of overrides such as `settings.encoder.dropout=0.3`, judged on validation alone."""
+    studies: dict[str, tuple[tuple[str, ...], ...]] = Field(default_factory=dict)
+    """Likewise: what one change does, for readers. A study never chooses settings."""
+
+    @model_validator(mode="after")
+    def _trials_fit_their_models(self) -> Self:
+        """A typing error in the last trial shows before the first one has run for an hour."""
+        for planned in (self.trials, self.studies):
+            for name, trials in planned.items():
+                for overrides in trials:
+                    self.trial(name, overrides)
+        return self
 
     @classmethod
     def of_dataset(cls, dataset: str, folder: Path = CONFIGS) -> Self:

@@ -65,20 +65,26 @@ def run_models(
     return records
 
 
-def tune_models(dataset: str, models: Sequence[str], console: Console, *, threads: int = 2, folder: Path | None = None) -> Path:
-    """Run the trials of each of `models` (empty: all that have any) with seed 0 and note their validation in `trials.json`."""
+def tune_models(dataset: str, models: Sequence[str], console: Console, *, threads: int = 2, folder: Path | None = None, study: bool = False) -> Path:
+    """Run the trials (or the studies) of each of `models` (empty: all that have any) with seed 0; their validation goes to
+    `trials.json` (`studies.json`).
+
+    Raises:
+        ConfigError: an unknown data set, or a model without trials.  RetryableError: a run was killed.
+    """
     board = BoardConfig.of_dataset(dataset)
-    folder = folder or BOARDS / dataset
-    for name in models or board.trials:
-        if name not in board.trials:
-            raise ConfigError(f"no trials for {name!r} on the board of {dataset}; there are some for: {', '.join(board.trials) or 'none'}")
-        for overrides in board.trials[name]:
-            if _trial_key(board, name, overrides) in _trials(folder):
+    kind, planned = ("studies", board.studies) if study else ("trials", board.trials)
+    path = (folder or BOARDS / dataset) / f"{kind}.json"
+    for name in models or planned:
+        if name not in planned:
+            raise ConfigError(f"no {kind} for {name!r} on the board of {dataset}; there are some for: {', '.join(planned) or 'none'}")
+        for overrides in planned[name]:
+            if _trial_key(board, name, overrides) in _trials(path):
                 console.print(f"[dim]· {name} {' '.join(overrides)}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] {' '.join(overrides) or 'as it stands'}")
-                _child(["trial", dataset, name, json.dumps(overrides), str(folder), str(threads)])
-    return folder / "trials.json"
+                _child(["trial", dataset, name, json.dumps(overrides), str(path), str(threads)])
+    return path
 
 
 def _has_seed(baseline: Baseline) -> bool:
@@ -114,7 +120,7 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}")
 
 
-def _trial(dataset: str, name: str, overrides: tuple[str, ...], folder: Path, threads: int) -> None:
+def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, threads: int) -> None:
     import torch
 
     from recsys.evaluation.evaluate import evaluate
@@ -124,7 +130,7 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], folder: Path, th
     split, _ = _load(board)
     fitted = _fit(board, board.trial(name, overrides), name, split, 0)
     validation = evaluate(fitted.scorer, split.validation, ks=(10,))
-    trials = _trials(folder)
+    trials = _trials(path)
     trials[_trial_key(board, name, overrides)] = {
         "model": name,
         "overrides": list(overrides),
@@ -137,12 +143,11 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], folder: Path, th
         "split_hash": split.digest,
         "commit": code_version(),
     }
-    write_json(folder / "trials.json", trials)
+    write_json(path, trials)
     Console().print(f"  validation ndcg@10 {validation.mean('ndcg@10'):.4f}  recall@10 {validation.mean('recall@10'):.4f}  {fitted.seconds:.0f} s")
 
 
-def _trials(folder: Path) -> dict[str, Any]:
-    path = folder / "trials.json"
+def _trials(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
@@ -229,12 +234,12 @@ def _slices(test: Evaluation, split: Split) -> dict[str, dict[str, float | None]
 
 
 def main(arguments: list[str]) -> None:
-    """run DATASET MODEL SEED FOLDER THREADS, or trial DATASET MODEL OVERRIDES FOLDER THREADS: what `_child` starts."""
-    task, dataset, name, choice, folder, threads = arguments
+    """run DATASET MODEL SEED FOLDER THREADS, or trial DATASET MODEL OVERRIDES JSON THREADS: what `_child` starts."""
+    task, dataset, name, choice, place, threads = arguments
     if task == "run":
-        _run(dataset, name, int(choice), Path(folder), int(threads))
+        _run(dataset, name, int(choice), Path(place), int(threads))
     else:
-        _trial(dataset, name, tuple(json.loads(choice)), Path(folder), int(threads))
+        _trial(dataset, name, tuple(json.loads(choice)), Path(place), int(threads))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,10 @@ def test_what_a_user_can_get_wrong(shop: Path, monkeypatch: pytest.MonkeyPatch) 
         board_run.run_models("shop", ["sasrek"], [0], quiet())
     with pytest.raises(ConfigError, match="no trials for 'ease'"):
         board_run.tune_models("shop", ["ease"], quiet())
+    config = shop / "experiments/configs/shop/baselines.yaml"
+    config.write_text(CONFIG.replace("encoder.dropout", "encoder.dropuot"))
+    with pytest.raises(ConfigError, match="did you mean 'dropout'"):
+        BoardConfig.of_dataset("shop")
     monkeypatch.delenv("RECSYS_DATA")
     with pytest.raises(ConfigError, match="RECSYS_DATA"):
         BoardConfig.of_dataset("shop")
