@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.errors import NonFiniteError
-from recsys.types import BoolArray, FloatArray, IntArray
+from recsys.types import FloatArray, IntArray
 
 GROUPS = 16
 """Columns that share one maximum in the first, coarse pass."""
@@ -27,12 +27,13 @@ def top_k(scores: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     if kept == 0 or rows == 0:
         _refuse_nan(scores, scores)
         return np.zeros((rows, kept), dtype=scores.dtype), np.zeros((rows, kept), dtype=np.int64)
-    chosen = scores >= _bound(scores, kept)
+    bound = _bound(scores, kept)
+    chosen = scores >= bound
     counts = np.fromiter(map(np.count_nonzero, chosen), dtype=np.int64, count=rows)
-    crowded = np.flatnonzero(counts > 2 * kept + GROUPS)
-    if len(crowded):
-        chosen[crowded] = _exactly(scores[crowded], kept)
-        counts[crowded] = kept
+    for row in np.flatnonzero(counts > 2 * kept + GROUPS).tolist():
+        chosen[row] = False
+        chosen[row, _exactly(scores[row], bound[row, 0], kept)] = True
+        counts[row] = kept
     row_nums, found = np.divmod(np.flatnonzero(chosen), columns)
     values = scores[row_nums, found]
     # Found from left to right in each row, and the sort is stable.
@@ -55,15 +56,13 @@ def _bound(scores: FloatArray, kept: int) -> FloatArray:
     return bound
 
 
-def _exactly(scores: FloatArray, kept: int) -> BoolArray:
-    """bool (B, C), `kept` a row. A partition alone picks any of the columns that tie at the border; here they are
-    counted off from the left instead."""
-    columns = scores.shape[1]
-    border = np.partition(scores, columns - kept, axis=1)[:, columns - kept, None]
-    above, at = scores > border, scores == border
-    missing = kept - above.sum(axis=1, keepdims=True)
-    chosen: BoolArray = above | (at & (np.cumsum(at, axis=1) <= missing))
-    return chosen
+def _exactly(row: FloatArray, bound: np.floating, kept: int) -> IntArray:
+    """The `kept` best columns of a row (C,), in no order. A partition alone picks any of those that tie at the border;
+    here they are counted off from the left."""
+    # No higher than the border: with fewer than `kept` above it, it is the border. Long blocks of ties end here.
+    border = bound if np.count_nonzero(row > bound) < kept else np.partition(row, len(row) - kept)[len(row) - kept]
+    above = np.flatnonzero(row > border)
+    return np.concatenate([above, np.flatnonzero(row == border)[: kept - len(above)]])
 
 
 def _refuse_nan(maxima: FloatArray, scores: FloatArray) -> None:
