@@ -19,7 +19,7 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.heads.fusion import FusedRanker, FusionConfig, fit_ranker
 from recsys.types import Scorer
 
-VERSION = 1
+VERSION = 2
 
 
 class RankConfig(Config):

@@ -22,7 +22,7 @@ from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 ID = "id"
 """Name of the collaborative signal in `shares`."""
-FORMAT = 1
+FORMAT = 2
 
 
 class FusedRanker:
