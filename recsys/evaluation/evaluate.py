@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from recsys.data.split import Cases, Split
 from recsys.errors import ConfigError, SpaceMismatchError
 from recsys.evaluation.beyond_accuracy import catalogue_coverage
-from recsys.evaluation.bootstrap import percentile_interval
+from recsys.evaluation.bootstrap import percentile_intervals
 from recsys.evaluation.chunks import model_name, scored_chunks
 from recsys.evaluation.metrics import METRICS, MetricArray, metric_of
 from recsys.ranking.topk import top_k
@@ -40,6 +41,11 @@ class Evaluation:
     coverage: Mapping[str, float] = field(default_factory=dict)
     lists: IntArray | None = None
 
+    @cached_property
+    def _intervals(self) -> dict[int, dict[str, tuple[float, float]]]:
+        """Seed -> metric -> interval, as far as they were asked for."""
+        return {}
+
     @property
     def count(self) -> int:
         return len(self.targets)
@@ -60,7 +66,12 @@ class Evaluation:
 
     def interval(self, name: str, seed: int = 0) -> tuple[float, float]:
         """95 % percentile bootstrap over cases. Equal seed and number of cases draw the same cases for every model."""
-        return percentile_interval(self.values(name), seed)
+        self.values(name)
+        if seed not in self._intervals:
+            # Most of the work is in the draws, so that all metrics together cost hardly more than one.
+            found = percentile_intervals(np.stack(list(self.per_user.values()), axis=1), seed)
+            self._intervals[seed] = {each: (float(low), float(high)) for each, (low, high) in zip(self.per_user, found, strict=True)}
+        return self._intervals[seed][name]
 
     def where(self, mask: BoolArray) -> Evaluation:
         """The cases of `mask` bool (N,) alone; coverage belongs to the whole and is left out."""

@@ -6,6 +6,7 @@ from scipy import stats
 
 from recsys.data.split import Cases
 from recsys.errors import ConfigError
+from recsys.evaluation.bootstrap import percentile_interval, resampled_means
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.significance import (
     cohen_dz,
@@ -19,6 +20,7 @@ from recsys.evaluation.significance import (
     wilcoxon,
 )
 from recsys.evaluation.slices import NO_CATEGORY, bucket_masks, category_slices, history_slices, parts_of, popularity_slices, sliced
+from recsys.rng import numpy_generator
 from recsys.testing.scorers import OracleScorer, RandomScorer
 
 NONE = np.zeros(0, dtype=np.int64)
@@ -34,6 +36,17 @@ def test_equal_models_show_no_difference():
     zero = np.zeros(50)
     assert (paired_bootstrap(zero), paired_t(zero), wilcoxon(zero)) == (1.0, 1.0, 1.0)
     assert all(math.isnan(test(np.zeros(0))) for test in (paired_bootstrap, paired_t, wilcoxon))
+
+
+def test_resampled_means_are_those_of_the_drawn_values(monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(1).normal(size=(13, 3))
+    drawn = numpy_generator(4, "evaluation", "bootstrap").integers(0, 13, size=(50, 13))
+    expected = values[drawn].mean(axis=1)
+    np.testing.assert_allclose(resampled_means(values, 4, 50), expected, atol=1e-15)
+    np.testing.assert_allclose(resampled_means(values[:, 1], 4, 50), expected[:, 1], atol=1e-15)
+    monkeypatch.setattr("recsys.evaluation.bootstrap.BLOCK", 40)
+    np.testing.assert_allclose(resampled_means(values, 4, 50), expected, atol=1e-15)
+    assert percentile_interval(values[:, 1], 4, resamples=50) == pytest.approx(tuple(np.quantile(expected[:, 1], (0.025, 0.975))))
 
 
 def test_bootstrap_agrees_with_the_t_test():
