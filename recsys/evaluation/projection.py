@@ -17,7 +17,7 @@ def map_2d(values: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
     """float64 (n, 2): PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton, 2008) for at most 5000 rows; PCA alone for more."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
+    from threadpoolctl import threadpool_limits
 
     n, d = values.shape
     if n < 4 or d < 2:
