@@ -55,6 +55,7 @@ def run(config: IngestConfig, inputs: Inputs, folder: Path, surroundings: Surrou
     for reason, count in counts.items():
         surroundings.reporter.say(f"  [yellow]quarantine[/] {count:,} rows · {reason}")
     return {
+        "ordered": config.source.ordered,
         "users": len(data.interactions.users),
         "items": len(data.catalog),
         "interactions": len(data.interactions),
@@ -73,4 +74,5 @@ class Ingested:
 def load(artifact: Artifact) -> Ingested:
     catalog = ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
     users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
-    return Ingested(Interactions.of_frame(pl.read_parquet(artifact.file("interactions.parquet")), catalog.items, users), catalog)
+    events = pl.read_parquet(artifact.file("interactions.parquet"))
+    return Ingested(Interactions.of_frame(events, catalog.items, users, ordered=artifact.manifest.metadata["ordered"]), catalog)

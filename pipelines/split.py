@@ -20,11 +20,8 @@ def run(config: SplitConfig, inputs: Inputs, folder: Path, surroundings: Surroun
     return {
         "protocol": split.protocol,
         "split_hash": split.digest,
-        "train_interactions": len(split.train.item_nums),
-        "validation_cases": len(split.validation),
-        "test_cases": len(split.test),
-        "cold_cases": len(split.cold),
         "held_out_items": int(split.held_out.sum()),
+        **split.counts,
     }
 
 

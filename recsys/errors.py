@@ -27,6 +27,10 @@ class UnknownIdError(DataError):
         self.ids = ids
 
 
+class LeakError(DataError):
+    """What a model was fitted on holds validation, test or held-out interactions."""
+
+
 class ArtifactError(RecsysError):
     """An artifact cannot be trusted or read: missing file, sha256 mismatch, unknown schema version."""
 

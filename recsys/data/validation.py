@@ -11,7 +11,7 @@ import polars as pl
 
 from recsys.config import Config
 from recsys.data.catalog import ItemCatalog
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import Interactions, numeric_key
 from recsys.data.sources.raw import ROW, RawTable
 from recsys.data.text import clean_text
 from recsys.errors import DataError
@@ -51,7 +51,9 @@ class CleanData:
 
 
 def clean(raw_interactions: RawTable, raw_items: RawTable | None, config: ValidationConfig) -> CleanData:
-    """Raises DataError when no event is left."""
+    """Raises DataError when no event is left, or when neither a time nor the order of the rows tells which event is last."""
+    if not raw_interactions.ordered and "time" not in raw_interactions.frame.columns:
+        raise DataError(f"{raw_interactions.file}: no time column, and `ordered: false`: no event comes before another; map a time column or set ordered: true")
     quarantined: list[pl.DataFrame] = []
     notes: dict[str, int] = {}
     catalog = _clean_items(raw_items, quarantined, notes) if raw_items is not None else None
@@ -60,11 +62,12 @@ def clean(raw_interactions: RawTable, raw_items: RawTable | None, config: Valida
         reasons = pl.concat(quarantined)["reason"].value_counts(sort=True).rows()
         raise DataError(f"{raw_interactions.file}: no event is left; reasons: " + ", ".join(f"{reason} ({count})" for reason, count in reasons))
     if catalog is None:
-        catalog = ItemCatalog(pl.DataFrame({"item_id": events["item_id"].unique(maintain_order=True)}))
+        ids = events["item_id"].unique(maintain_order=True)
+        catalog = ItemCatalog(pl.DataFrame({"item_id": ids if raw_interactions.ordered else sorted(ids.to_list(), key=numeric_key)}))
         notes["items without text"] = len(catalog)
     CLEAN_INTERACTIONS.validate(events)
     CLEAN_ITEMS.validate(catalog.table)
-    interactions = Interactions.of_frame(events, catalog.items)
+    interactions = Interactions.of_frame(events, catalog.items, ordered=raw_interactions.ordered)
     lengths = interactions.sequences().lengths
     notes["users with fewer than 3 events (train only)"] = int((lengths < 3).sum())
     notes["items without interactions"] = len(catalog) - events["item_id"].n_unique()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from recsys.errors import SpaceMismatchError, UnknownIdError
 from recsys.types import UNKNOWN_NUM, IntArray
@@ -60,15 +61,19 @@ class Vocabulary:
         except KeyError:
             raise UnknownIdError(noun, [outside_id], len(self)) from None
 
-    def nums(self, outside_ids: Sequence[str], *, noun: str = "item_id") -> IntArray:
+    def nums(self, outside_ids: Sequence[str] | pl.Series, *, noun: str = "item_id") -> IntArray:
         """int64 (n,). Raises UnknownIdError that lists all unknown ids."""
         found = self.nums_or_unknown(outside_ids)
         if (found == UNKNOWN_NUM).any():
-            raise UnknownIdError(noun, [i for i in outside_ids if i not in self._nums], len(self))
+            raise UnknownIdError(noun, [str(i) for i in outside_ids if i not in self._nums], len(self))
         return found
 
-    def nums_or_unknown(self, outside_ids: Sequence[str]) -> IntArray:
-        """int64 (n,), `UNKNOWN_NUM` where the id is not held."""
+    def nums_or_unknown(self, outside_ids: Sequence[str] | pl.Series) -> IntArray:
+        """int64 (n,), `UNKNOWN_NUM` where the id is not held. A polars column of strings is looked up without Python objects."""
+        if isinstance(outside_ids, pl.Series):
+            # The physical value of a category is its position, hence the row number.
+            codes = outside_ids.cast(pl.Enum(self._ids), strict=False).to_physical().cast(pl.Int64)
+            return codes.fill_null(UNKNOWN_NUM).to_numpy().astype(np.int64)
         return np.fromiter((self._nums.get(i, UNKNOWN_NUM) for i in outside_ids), dtype=np.int64, count=len(outside_ids))
 
     def ids_of(self, nums: IntArray) -> list[str]:

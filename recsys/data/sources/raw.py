@@ -18,11 +18,13 @@ class RawTable:
     """frame: the wanted columns under our names plus `ROW` (int64). Scalars are strings, null where missing.
 
     unreadable: (row, reason, raw text) of lines that could not be parsed at all.
+    ordered: False where the order of the rows means nothing; see `recsys.data.interactions.UNORDERED_TIE_RULE`.
     """
 
     file: str
     frame: pl.DataFrame
     unreadable: tuple[tuple[int, str, str], ...] = ()
+    ordered: bool = True
 
 
 def select_columns(path: Path, frame: pl.DataFrame, columns: dict[str, str], unreadable: tuple[tuple[int, str, str], ...] = ()) -> RawTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,8 @@ class RecBoleSource(Config):
     """Name of the data set: the folder and the stem of its files."""
     folder: Path | None = None
     """Folder that holds `<dataset>/<dataset>.inter`; null: the examples inside the recbole wheel."""
+    ordered: bool = True
+    """False: the order of the rows in the file means nothing, and events of one time are put in the order of their item ids."""
 
     def _stem(self) -> Path:
         root = self.folder
@@ -42,7 +45,7 @@ class RecBoleSource(Config):
         frame = _read_atomic(path)
         columns = {"user_id": "user_id", "item_id": "item_id"}
         columns |= {ours: theirs for ours, theirs in (("time", "timestamp"), ("rating", "rating")) if theirs in frame.columns}
-        return select_columns(path, frame, columns)
+        return replace(select_columns(path, frame, columns), ordered=self.ordered)
 
     def read_items(self) -> RawTable | None:
         path = self.files()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -53,13 +54,15 @@ class TableSource(Config):
     """Needs user_id and item_id; time and rating where there are any."""
     items: TableFile | None = None
     """Needs item_id; title, year, brand, categories, description where there are any."""
+    ordered: bool = True
+    """False: the order of the rows in the file means nothing, and events of one time are put in the order of their item ids."""
 
     def files(self) -> list[Path]:
         return [self.interactions.path] + ([self.items.path] if self.items else [])
 
     def read_interactions(self) -> RawTable:
         _require(self.interactions, ("user_id", "item_id"), INTERACTION_FIELDS)
-        return self.interactions.load()
+        return replace(self.interactions.load(), ordered=self.ordered)
 
     def read_items(self) -> RawTable | None:
         if self.items is None:
