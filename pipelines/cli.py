@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipelines.commands.board import board
+from pipelines.commands.compare import compare
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -173,6 +175,10 @@ def init(
     from pipelines.init import write_config
 
     write_config(interactions, items, column or [], name, output, overwrite, Console())
+
+
+app.command(rich_help_panel="Measuring")(board)
+app.command(rich_help_panel="Measuring")(compare)
 
 
 def main() -> None:

@@ -1,0 +1,98 @@
+"""`recsys board`: the runs of a data set as one table, and filling it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recsys.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.evaluation.board import Board, BoardRow
+
+BOARDS = Path("experiments/boards")
+PUBLISHED = Path("experiments/published")
+WIDTH = 200
+"""Columns of a table that is piped: nothing is cut off."""
+
+
+def board(
+    dataset: Annotated[str, typer.Argument(help="A folder of boards, such as ml-100k.")],
+    run: Annotated[list[str] | None, typer.Option(help="First train and evaluate this model; may be given often. `all`: each model of the board.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --run: seeds 0 to this number less one.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="With --run: threads of one training.")] = 2,
+    folder: Annotated[Path, typer.Option(help="Folder that holds the boards.")] = BOARDS,
+    published: Annotated[Path, typer.Option(help="Folder of published figures, one YAML a data set.")] = PUBLISHED,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")] = False,
+) -> None:
+    """Render a board from its runs: the table, board.md and board.html. With --run: fill it first; what is done is not done again."""
+    from recsys.artifacts.atomic import write_bytes
+    from recsys.evaluation import board_html, board_text
+    from recsys.evaluation.board import board_json, build_boards
+    from recsys.evaluation.published import Published
+    from recsys.evaluation.run_record import read_board
+
+    if run:
+        from pipelines.board_run import run_models
+
+        models = () if "all" in run else tuple(run)
+        run_models(dataset, models, range(seeds), Console(stderr=as_json), threads=threads, folder=folder / dataset)
+    runs = read_board(folder / dataset)
+    if not runs:
+        known = sorted({path.parent.name for path in folder.glob("*/*-seed*.json")})
+        raise ConfigError(f"{folder / dataset}: no runs; there are boards of: {', '.join(known) or 'nothing yet'}. Fill one: recsys board DATASET --run MODEL")
+    figures = Published.of_dataset(dataset, published)
+    boards = build_boards(runs)
+    files = {"markdown": folder / dataset / "board.md", "html": folder / dataset / "board.html"}
+    write_bytes(files["markdown"], board_text.markdown(dataset, boards, figures).encode())
+    write_bytes(files["html"], board_html.render(dataset, boards, figures).encode())
+    if as_json:
+        document = {
+            "dataset": dataset,
+            "boards": [board_json(b) for b in boards],
+            "published": figures.model_dump(mode="json") if figures else None,
+            "files": {kind: str(path) for kind, path in files.items()},
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    for each in boards:
+        _show(each, console)
+    console.print("written: " + ", ".join(str(path) for path in files.values()), markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(board: Board, console: Console) -> None:
+    from recsys.evaluation import board_text as text
+
+    tested = [metric for metric in ("recall@10", "ndcg@10", "mrr@10") if metric in board.rows[0].metrics]
+    title = f"{board.dataset}, {board.protocol}, split {board.split_hash[:12]}, {board.cases:,} cases"
+    accuracy = Table("model", "seeds", *map(text.title_of, tested), *(head for head, _ in text.accuracy_figures()), title=escape(title), title_justify="left")
+    rest = [*text.slice_figures(board), *text.cost_figures()]
+    other = Table("model", *(head for head, _ in rest))
+    for row in board.rows:
+        name = escape(text.name_of(row))
+        accuracy.add_row(name, text.seeds_of(row), *(_measured(row, metric) for metric in tested), *(cell(row) for _, cell in text.accuracy_figures()))
+        other.add_row(name, *(escape(cell(row)) for _, cell in rest))
+    console.print(accuracy)
+    console.print(
+        "[dim]mean ± deviation over seeds, 95 % interval over cases; [bold]*[/] better than all others of the column (Holm p < 0.05), = cannot be told apart[/]"
+    )
+    console.print(other)
+    for warning in text.warnings(board):
+        console.print(f"[yellow]{escape(warning)}[/]")
+
+
+def _measured(row: BoardRow, metric: str) -> str:
+    from recsys.evaluation.board import Mark
+    from recsys.evaluation.board_text import measured_text
+
+    value = row.metrics[metric]
+    text = escape(measured_text(value))
+    return {Mark.BEST: f"[bold green]{text} *[/]", Mark.TOP: f"[green]{text} =[/]", Mark.NONE: text}[value.mark]
