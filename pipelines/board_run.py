@@ -38,6 +38,8 @@ STATE = Path(".recsys/boards")
 """Checkpoints; may be deleted when nothing runs."""
 CUTOFFS = (5, 10, 20)
 CHOSEN_BY = "ndcg@10"
+CATEGORIES = 8
+"""Largest categories that a record keeps apart."""
 
 
 def run_models(
@@ -208,8 +210,8 @@ def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: Ite
         metrics={metric: test.mean(metric) for metric in test.per_user},
         unmasked={metric: unmasked.mean(metric) for metric in unmasked.per_user},
         validation={metric: validation.mean(metric) for metric in validation.per_user},
-        slices=_slices(test, split),
-        beyond=dict(test.coverage),
+        slices=_slices(test, split, catalog),
+        beyond=_beyond(test, split, catalog),
         parameters=fitted.parameters,
         epochs=len(fitted.curve),
         best_epoch=fitted.best_epoch,
@@ -226,11 +228,25 @@ def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: Ite
     return record, test.better, test.tied
 
 
-def _slices(test: Evaluation, split: Split) -> dict[str, dict[str, float | None]]:
-    from recsys.evaluation.slices import sliced
+def _slices(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, dict[str, float | None]]:
+    """By popularity of the target ("cold", ...), length of the history ("history 6–10") and the largest categories of the
+    target ("category Drama")."""
+    from recsys.evaluation.slices import category_slices, history_slices, parts_of, popularity_slices
 
-    parts = sliced(test, split.item_counts())
-    return {name: {"count": part.count, "recall@10": part.mean("recall@10"), "ndcg@10": part.mean("ndcg@10")} for name, part in parts.items()}
+    masks = popularity_slices(test.targets, split.item_counts())
+    masks |= {f"history {name}": mask for name, mask in history_slices(split.test.inputs.lengths).items()}
+    categories = category_slices(test.targets, catalog.categories()).items()
+    masks |= {f"category {name}": mask for name, mask in sorted(categories, key=lambda c: -int(c[1].sum()))[:CATEGORIES]}
+    return {name: {"count": part.count, "recall@10": part.mean("recall@10"), "ndcg@10": part.mean("ndcg@10")} for name, part in parts_of(test, masks).items()}
+
+
+def _beyond(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, float | None]:
+    from recsys.evaluation.beyond_accuracy import beyond_accuracy
+    from recsys.evaluation.calibration import CategoryShares
+
+    assert test.lists is not None
+    shares = CategoryShares(catalog.categories())
+    return dict(beyond_accuracy(test.lists, 10, n_candidates=test.n_candidates, histories=split.test.inputs, item_counts=split.item_counts(), shares=shares))
 
 
 def main(arguments: list[str]) -> None:
