@@ -25,7 +25,7 @@ from recsys.models.popularity import Popularity
 from recsys.models.text_nearest import TextNearest
 from recsys.types import Scorer
 
-VERSION = 1
+VERSION = 2
 FUSED = "fused"
 ID_ONLY = "sasrec"
 HEADLINE = 10
