@@ -184,7 +184,11 @@ class Session:
 
     def _set_state(self, state: dict[str, torch.Tensor]) -> None:
         weights = {name.removeprefix("weight/"): value for name, value in state.items() if name.startswith("weight/")}
-        self.model.load_state_dict(weights, strict=False)
+        # Sparse buffers are graphs, which the model builds from the interactions.
+        sparse = {name for name, value in self.model.state_dict().items() if value.is_sparse}
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        if unexpected or set(missing) - sparse:
+            raise RuntimeError(f"the weights are of another {self.config['model']}: missing {missing}, unexpected {unexpected}")
         for name, now in self.model.other_parameter().items():
             key = f"other/{name}"
             if name.startswith("restore_"):

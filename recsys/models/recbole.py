@@ -11,6 +11,7 @@ import difflib
 import importlib.util
 import re
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +31,7 @@ from recsys.config import Config
 from recsys.data.sequences import Sequences
 from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models._recbole_process import RecBoleProcess
 from recsys.rng import derive_seed
 from recsys.training.loop import Progress
@@ -131,6 +132,7 @@ class RecBoleScorer:
 
     def __init__(self, folder: Path, *, threads: int = 2, silence_seconds: float = 7200.0, process: RecBoleProcess | None = None) -> None:
         self._folder, self._threads, self._silence, self._process = folder, threads, silence_seconds, process
+        self._lock = threading.Lock()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         facts, ids, rows = (read_json(folder / f"{name}.json") for name in ("facts", "ids", "rows"))
         self.name: str = facts["model"]
@@ -142,6 +144,8 @@ class RecBoleScorer:
     @classmethod
     def load(cls, folder: Path, *, threads: int = 2, silence_seconds: float = 7200.0) -> RecBoleScorer:
         """What `save` wrote; a `RecBoleBackbone` where the model has vectors. The folder is read for as long as the scorer lives."""
+        if not (folder / "facts.json").is_file():
+            raise ArtifactError(f"{folder}: no saved RecBole model (facts.json is missing); write one with RecBoleScorer.save")
         kind = RecBoleBackbone if read_json(folder / "facts.json")["vectors"] else RecBoleScorer
         return kind(folder, threads=threads, silence_seconds=silence_seconds)
 
@@ -191,16 +195,17 @@ class RecBoleScorer:
     def _ask(self, what: str, queries: Queries) -> FloatArray:
         users = self._known_users(queries) if self._needs_user else np.zeros(len(queries), dtype=np.int64)
         histories = self._known_histories(queries) if self._sequential else Sequences.of_rows([np.zeros(0, dtype=np.int64)] * len(queries))
-        if self._process is None:
-            process = RecBoleProcess(self._folder, threads=self._threads, silence_seconds=self._silence)
-            process.ask({"do": "open"})
-            self._process = process
         offsets, items = (torch.from_numpy(array.copy()) for array in (histories.offsets, histories.item_nums))
-        try:
-            values = self._process.compute(what, torch.from_numpy(users), offsets, items)
-        except BaseException:
-            self.close()
-            raise
+        with self._lock:
+            if self._process is None:
+                process = RecBoleProcess(self._folder, threads=self._threads, silence_seconds=self._silence)
+                process.ask({"do": "open"})
+                self._process = process
+            try:
+                values = self._process.compute(what, torch.from_numpy(users), offsets, items)
+            except BaseException:
+                self.close()
+                raise
         answered: FloatArray = values.numpy()
         return answered
 
