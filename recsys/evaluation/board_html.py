@@ -27,7 +27,7 @@ from recsys.evaluation.published import Published
 from recsys.evaluation.report import number
 
 STYLE = """
-main{max-width:1240px}.board td small{color:var(--muted)}td.top{color:var(--accent);font-weight:600}td.best{color:var(--accent)}
+main{max-width:1240px}.board td small{color:var(--muted);font-weight:400}td.top{color:var(--accent);font-weight:600}td.best{color:var(--accent)}
 .published td.text{font-size:13px;min-width:230px}.published tr.own th{font-weight:680}
 .board th:first-child,.published th:first-child{white-space:normal;min-width:150px;position:sticky;left:0;background:var(--card)}
 .published tr.own th:first-child{background:var(--wash)}.scroll+.scroll{margin-top:16px}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from recsys.evaluation.board import ORDER, BoardRow, Mark
 from recsys.evaluation.report_plots import ACCENT, INK, MARKERS, MUTED, OTHER, SERIES, SETTINGS, new_figure, svg_of
@@ -63,6 +64,10 @@ def trade_offs(rows: Sequence[BoardRow], name: str) -> str:
                     axes.plot(x, row.metrics[ORDER].mean, MARKERS[i % 8], color=SERIES[i % 8], markersize=6.5, linestyle="none", label=row.label)
             if place == 0:
                 axes.set_xscale("log")
+                # Ticks in plain digits: the settings leave formulas unparsed.
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_ylabel("NDCG@10", color=MUTED)
             axes.set_xlabel(title)
             axes.margins(0.12)

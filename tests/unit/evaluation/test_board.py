@@ -183,7 +183,7 @@ def test_html_holds_all_parts(tmp_path: Path) -> None:
     for model, shift in (("m", 0), ("n", 5)):
         put(tmp_path, model, np.arange(CASES) % 13 + shift, curve=[{"epoch": e, "loss": 1.0, "validation": e / 10} for e in (1, 2)])
     html = board_html.render("toy", [only_board(tmp_path)], None)
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 3 and "mathdefault" not in html
     assert all(f'<th scope="col">{title}</th>' in html for title in ("Recall@5", "NDCG@20", "MRR@10", "valid / test", "train s", "ms / user"))
     assert html == board_html.render("toy", [only_board(tmp_path)], None)
     plain = board_json(only_board(tmp_path))
