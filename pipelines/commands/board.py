@@ -26,6 +26,8 @@ WIDTH = 200
 def board(
     dataset: Annotated[str, typer.Argument(help="A folder of boards, such as ml-100k.")],
     run: Annotated[list[str] | None, typer.Option(help="First train and evaluate this model; may be given often. `all`: each model of the board.")] = None,
+    tune: Annotated[list[str] | None, typer.Option(help="First run this model's trials, judged by validation alone; may be given often.")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="First run this model's studies: what one change does; may be given often.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="With --run: seeds 0 to this number less one.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="With --run: threads of one training.")] = 2,
     folder: Annotated[Path, typer.Option(help="Folder that holds the boards.")] = BOARDS,
@@ -39,6 +41,12 @@ def board(
     from recsys.evaluation.published import Published
     from recsys.evaluation.run_record import read_board
 
+    for chosen, is_study in ((tune, False), (study, True)):
+        if chosen:
+            from pipelines.board_run import tune_models
+
+            models = () if "all" in chosen else tuple(chosen)
+            tune_models(dataset, models, Console(stderr=as_json), threads=threads, folder=folder / dataset, study=is_study)
     if run:
         from pipelines.board_run import run_models
 
