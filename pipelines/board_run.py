@@ -81,7 +81,7 @@ def tune_models(dataset: str, models: Sequence[str], console: Console, *, thread
         if name not in planned:
             raise ConfigError(f"no {kind} for {name!r} on the board of {dataset}; there are some for: {', '.join(planned) or 'none'}")
         for overrides in planned[name]:
-            if _trial_key(board, name, overrides) in _trials(path):
+            if _is_tried(path, board, name, overrides):
                 console.print(f"[dim]· {name} {' '.join(overrides)}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] {' '.join(overrides) or 'as it stands'}")
@@ -94,7 +94,15 @@ def _has_seed(baseline: Baseline) -> bool:
 
 
 def _is_done(path: Path, board: BoardConfig, name: str) -> bool:
-    return path.is_file() and digest_of(read_run(path).config) == digest_of(_shown(board, name))
+    """Settings are compared as they are read: a field that was added since, at its default, is no change."""
+    if not path.is_file():
+        return False
+    model, split = board.model(name), board.split
+    config = read_run(path).config
+    try:
+        return type(model).parse(config["model"]) == model and type(split).parse(config["split"]) == split
+    except ConfigError:
+        return False
 
 
 def _shown(board: BoardConfig, name: str) -> dict[str, Any]:
@@ -130,12 +138,13 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
     split, _ = _load(board)
-    fitted = _fit(board, board.trial(name, overrides), name, split, 0)
+    baseline = board.trial(name, overrides)
+    fitted = _fit(board, baseline, name, split, 0)
     validation = evaluate(fitted.scorer, split.validation, ks=(10,))
-    trials = _trials(path)
-    trials[_trial_key(board, name, overrides)] = {
+    trial = {
         "model": name,
         "overrides": list(overrides),
+        "config": {"model": baseline.model_dump(mode="json"), "split": board.split.model_dump(mode="json")},
         "seed": 0,
         "validation": {metric: validation.mean(metric) for metric in ("recall@10", "ndcg@10")},
         "epochs": len(fitted.curve),
@@ -145,16 +154,18 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
         "split_hash": split.digest,
         "commit": code_version(),
     }
-    write_json(path, trials)
+    write_json(path, [*_trials(path), trial])
     Console().print(f"  validation ndcg@10 {validation.mean('ndcg@10'):.4f}  recall@10 {validation.mean('recall@10'):.4f}  {fitted.seconds:.0f} s")
 
 
-def _trials(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+def _trials(path: Path) -> list[dict[str, Any]]:
+    return list(read_json(path)) if path.is_file() else []
 
 
-def _trial_key(board: BoardConfig, name: str, overrides: tuple[str, ...]) -> str:
-    return f"{name} {digest_of([board.trial(name, overrides).model_dump(mode='json'), board.split.model_dump(mode='json')])[:12]}"
+def _is_tried(path: Path, board: BoardConfig, name: str, overrides: tuple[str, ...]) -> bool:
+    wanted = board.trial(name, overrides)
+    tried = [trial["config"] for trial in _trials(path) if trial["model"] == name]
+    return any(type(wanted).parse(c["model"]) == wanted and type(board.split).parse(c["split"]) == board.split for c in tried)
 
 
 def _load(board: BoardConfig) -> tuple[Split, ItemCatalog]:

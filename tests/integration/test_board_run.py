@@ -115,7 +115,7 @@ def test_trials_note_validation_alone_and_are_not_repeated(shop: Path, monkeypat
     path = board_run.tune_models("shop", [], quiet(), threads=1)
     board_run.tune_models("shop", ["sasrec"], quiet(), threads=1)
     assert len(started) == 1 and not read
-    (trial,) = json.loads(path.read_text()).values()
+    (trial,) = json.loads(path.read_text())
     assert trial["overrides"] == ["settings.encoder.dropout=0.5"] and set(trial["validation"]) == {"recall@10", "ndcg@10"}
     assert not list((shop / "experiments/boards/shop").glob("*-seed*"))
 
