@@ -123,7 +123,7 @@ def _judge_edges(split: Split, edges: IntArray) -> tuple[BoolArray, BoolArray]:
         together = matrix[:, left].multiply(matrix[:, right])
         supported[start : start + _EDGES_AT_ONCE] = np.asarray(together.sum(axis=0)).ravel() > 0
     supported |= edges[:, 0] == edges[:, 1]
-    return ~supported, split.held_out[edges].any(axis=1)
+    return ~supported, np.asarray(split.held_out[edges].any(axis=1), dtype=np.bool_)
 
 
 def _beyond_the_past(split: Split, name: str, cases: Cases) -> BoolArray:

@@ -279,7 +279,7 @@ def _by_time(config: SplitConfig, interactions: Interactions, events: _Events) -
                 f"no user has an event in the {name} window and one before it (validation from {validation_time}, test from {test_time}, "
                 f"{len(times)} events): nothing can be evaluated; move validation_from and test_from"
             )
-    return events.rows(times < validation_time), *windows, lost
+    return events.rows(times < validation_time), windows[0], windows[1], lost
 
 
 def _require_clock(interactions: Interactions, events: _Events) -> None:
@@ -293,10 +293,10 @@ def _counts_of(train: Sequences, validation: Cases, test: Cases, cold: Cases, n_
     """Of the training rows and of each kind of cases: how many, targets that training never saw (a miss for models by ID),
     targets that the user met before (repeats, never masked), and users that training never saw."""
     trained, lengths = train.counts(n_items), train.lengths
-    pairs = train.row_nums() * n_items + train.item_nums
+    pairs = np.sort(train.row_nums() * n_items + train.item_nums)
     counts = {
         "train_interactions": len(pairs),
-        "train_repeats": len(pairs) - len(np.unique(pairs)),
+        "train_repeats": int(np.count_nonzero(pairs[1:] == pairs[:-1])),
         "items_without_training": int((trained == 0).sum()),
     }
     for name, cases in (("validation", validation), ("test", test), ("cold", cold)):

@@ -86,7 +86,7 @@ class Graph:
 
     def smoothed(self, values: Tensor) -> Tensor:
         """One layer (eq. 3): float (U + I, d), users first, to the sums over neighbours, each / sqrt(|N_u| |N_i|)."""
-        users, items = values.split([self.n_users, self.n_items])
+        users, items = values[: self.n_users], values[self.n_users :]
         return torch.cat([self._to_users @ items, self._to_items @ users])
 
     def mean_of_layers(self, values: Tensor, layers: int) -> Tensor:
@@ -129,7 +129,7 @@ class LightGCN:
 
     def __init__(self, users: FloatArray, items: FloatArray, attachments: FloatArray, counts: IntArray) -> None:
         self._users, self._items, self._attachments, self._counts = users, items, attachments, counts
-        self._known: BoolArray = np.isfinite(users).all(axis=1)
+        self._known: BoolArray = np.asarray(np.isfinite(users).all(axis=1), dtype=np.bool_)
         self._average = users[self._known].astype(np.float64).mean(axis=0).astype(np.float32)
 
     @property
@@ -217,13 +217,13 @@ def fit_lightgcn(
     pairs = _Pairs(graph)
     generator = torch.Generator().manual_seed(derive_seed(seed, "weights"))
     values = torch.empty(graph.n_users + graph.n_items, config.dim).normal_(std=config.initial_deviation, generator=generator)
-    table = nn.Embedding.from_pretrained(values, freeze=False)
+    table = nn.Embedding(graph.n_users + graph.n_items, config.dim, _weight=values)
 
     def run_epoch(optimiser: torch.optim.Optimizer, epoch: int) -> float:
         total = 0.0
         users, positives, negatives = pairs.of_epoch()
-        batches = list(zip(*(part.split(config.training.batch_size) for part in (users, positives, negatives)), strict=True))
-        for batch in batches:
+        for start in range(0, len(users), config.training.batch_size):
+            batch = [part[start : start + config.training.batch_size] for part in (users, positives, negatives)]
             loss = bpr_loss(table.weight, graph, *batch, layers=config.layers, regularisation=config.regularisation)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -306,7 +306,7 @@ def _scorer(values: Tensor, graph: Graph, layers: int, counts: IntArray) -> Ligh
     total /= layers + 1
     attachments = below[graph.n_users :] * graph.item_degrees.clamp(min=1).rsqrt()[:, None] / (layers + 1)
     attachments[graph.item_degrees == 0] = 0.0
-    users, items = total.split([graph.n_users, graph.n_items])
+    users, items = total[: graph.n_users], total[graph.n_users :]
     users[graph.user_degrees == 0] = torch.nan
     return LightGCN(users.numpy(), items.numpy(), attachments.numpy(), counts)
 
