@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -73,6 +73,14 @@ class Fitted:
     capped: str | None = None
     parameters: int = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """Ends the process that a foreign model answers from."""
+        if isinstance(self.scorer, recbole.RecBoleScorer):
+            self.scorer.close()
+
 
 def fit(
     baseline: PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | RecBoleBaseline,
@@ -102,7 +110,7 @@ def fit(
             return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters)
         case RecBoleBaseline():
             foreign = recbole.fit(baseline.settings, split, seed=seed, progress=progress)
-            # RecBole judges its epochs by its own evaluator, without a mask for sequential models.
+            # The worker judges its epochs on our validation cases by our definition of NDCG@10.
             curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
             return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, foreign.capped)
 

@@ -124,8 +124,8 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     board = BoardConfig.of_dataset(dataset)
     split, catalog = _load(board)
     baseline = board.model(name)
-    fitted = _fit(board, baseline, name, split, seed)
-    record, better, tied = _record(board, name, seed, split, catalog, fitted, threads)
+    with _fit(board, baseline, name, split, seed) as fitted:
+        record, better, tied = _record(board, name, seed, split, catalog, fitted, threads)
     path = write_run(folder, record, better, tied)
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}")
 
@@ -139,8 +139,8 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
     board = BoardConfig.of_dataset(dataset)
     split, _ = _load(board)
     baseline = board.trial(name, overrides)
-    fitted = _fit(board, baseline, name, split, 0)
-    validation = evaluate(fitted.scorer, split.validation, ks=(10,))
+    with _fit(board, baseline, name, split, 0) as fitted:
+        validation = evaluate(fitted.scorer, split.validation, ks=(10,))
     trial = {
         "model": name,
         "overrides": list(overrides),
