@@ -4,9 +4,10 @@ CONFIG ?= experiments/configs/ml-100k/default.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := benchmarks/.venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format serve bench lock doctor clean
+.PHONY: help setup run test check format serve bench bench-peers lock doctor clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +46,16 @@ serve: $(STAMP)  ## Serve the champion on http://127.0.0.1:8080 (docs at /docs)
 
 bench: $(STAMP)  ## Timings side by side with peers, into benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-peers: $(PEERS)/.installed  ## The environment of the benchmarks' peers (RecTools), apart from .venv
+
+# torch first, as above; RecTools' numpy 1 and its pytorch-lightning do not go together with requirements.lock.
+$(PEERS)/.installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off $$(grep -E '^torch==' $<)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(PEERS)/bin/python -c 'import rectools.models, pytorch_lightning, implicit'
+	touch $@
 
 doctor: $(STAMP)  ## Check the machine, the weights and the stores
 	$(BIN)/recsys doctor
