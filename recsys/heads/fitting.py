@@ -152,7 +152,8 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
 def _states(network: FusionNetwork, parts: list[Tensor], vectors: Tensor) -> Iterator[Tensor]:
     """For each part int64 (B, L) the states float (P, d) of its P valid positions. All vectors are looked up at once: each
     look-up costs a gradient of the whole table."""
-    looked_up = F.embedding(torch.cat([rows.flatten() for rows in parts]).clamp(min=0), vectors).split([rows.numel() for rows in parts])
+    together = F.embedding(torch.cat([rows.flatten() for rows in parts]).clamp(min=0), vectors)
+    looked_up = torch.split(together, [rows.numel() for rows in parts])
     for rows, flat in zip(parts, looked_up, strict=True):
         valid = rows != PAD
         yield network.encoder(flat.view(*rows.shape, -1) * valid[..., None], valid)[valid]

@@ -17,7 +17,7 @@ from recsys.heads.config import FusionConfig
 from recsys.heads.dot import HeadedScorer
 from recsys.heads.network import FusionNetwork
 from recsys.heads.signals import present as present_rows
-from recsys.models.sasrec import SasRec
+from recsys.models.sequential import SequentialBackbone
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 ID = "id"
@@ -50,7 +50,7 @@ class FusedRanker:
             self._components = components.detach().clone()
             inputs = self._components.sum(dim=1)
             outputs = network.project(inputs)
-        self._backbone = SasRec(network.encoder, inputs, outputs.numpy().copy(), scorable, default_state)
+        self._backbone = SequentialBackbone(network.encoder, inputs, outputs.numpy().copy(), scorable, default_state)
         self._scorer = HeadedScorer(self._backbone)
 
     @property

@@ -17,6 +17,8 @@ def _kind(value: Any) -> str:
 
 EncoderConfig = Annotated[Annotated[SasRecConfig, Tag("sasrec")] | Annotated[LigrConfig, Tag("ligr")], Discriminator(_kind)]
 
+SequenceEncoder = SasRecEncoder | LigrEncoder
 
-def make_encoder(config: SasRecConfig | LigrConfig) -> SasRecEncoder | LigrEncoder:
+
+def make_encoder(config: SasRecConfig | LigrConfig) -> SequenceEncoder:
     return LigrEncoder(config) if isinstance(config, LigrConfig) else SasRecEncoder(config)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ class LigrEncoder(nn.Module):
         mask = causal_mask(valid)
         for block in self.blocks:
             x = block(x, mask)
-        return cast(Tensor, x)
+        return x
 
 
 class _Block(nn.Module):
@@ -64,7 +64,8 @@ class _Block(nn.Module):
         self.attention = CausalAttention(d, config.heads, config.dropout)
         self.widen, self.narrow = nn.Linear(d, wide, bias=False), nn.Linear(wide, d, bias=False)
         self.second = nn.Linear(d, wide, bias=False) if config.activation == "swiglu" else None
-        self.attention_gate, self.feed_gate = (nn.Linear(d, d), nn.Linear(d, d)) if config.gated else (None, None)
+        self.attention_gate = nn.Linear(d, d) if config.gated else None
+        self.feed_gate = nn.Linear(d, d) if config.gated else None
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_normal_(parameter)
