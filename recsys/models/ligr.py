@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,10 @@ class LigrConfig(Config):
     gated: bool = True
     """Multiply each residual branch by sigmoid(W x). False leaves a pre-LayerNorm transformer."""
     activation: Literal["swiglu", "gelu"] = "swiglu"
+    scale_items: bool = False
+    """Multiply the item vectors by sqrt(dim) before the positions are added, as SASRec does."""
+    final_norm: bool = False
+    """LayerNorm of the states, as SASRec has it: it fixes their length, and the scores' scale is learned by the items alone."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> LigrConfig:
@@ -44,15 +48,17 @@ class LigrEncoder(nn.Module):
         self.positions = nn.Embedding(config.max_length, config.dim)
         nn.init.xavier_normal_(self.positions.weight)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.dim) if config.final_norm else nn.Identity()
 
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """float (B, L, d), bool (B, L) with padding on the left -> float (B, L, d). Values at padding mean nothing and
         never reach a valid position."""
-        x = F.dropout(vectors + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
+        scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
+        x = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
         mask = causal_mask(valid)
         for block in self.blocks:
             x = block(x, mask)
-        return x
+        return cast(Tensor, self.norm(x))
 
 
 class _Block(nn.Module):

@@ -16,6 +16,7 @@ CONFIGS: dict[str, SasRecConfig | LigrConfig] = {
     "sasrec": SasRecConfig(dim=8, heads=2, max_length=10),
     "sasrec unscaled": SasRecConfig(dim=8, max_length=10, scale_items=False),
     "ligr": LigrConfig(dim=8, heads=2, blocks=2, max_length=10),
+    "ligr scaled and normed": LigrConfig(dim=8, scale_items=True, final_norm=True, max_length=10),
     "pre-LayerNorm GELU": LigrConfig(dim=8, gated=False, activation="gelu", max_length=10),
 }
 
@@ -65,6 +66,15 @@ def test_ligr_equals_its_formula_position_by_position() -> None:
     normed = block.feed_norm(x)
     x = x + torch.sigmoid(block.feed_gate(x)) * block.narrow(F.silu(block.widen(normed)) * block.second(normed))
     torch.testing.assert_close(encoder(rows[None], torch.ones(1, 3, dtype=torch.bool))[0], x)
+
+
+def test_scale_and_final_norm_wrap_the_blocks() -> None:
+    torch.manual_seed(0)
+    encoder = LigrEncoder(LigrConfig(dim=4, max_length=5, scale_items=True, final_norm=True)).eval()
+    plain = LigrEncoder(LigrConfig(dim=4, max_length=5)).eval()
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    rows, valid = torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    torch.testing.assert_close(encoder(rows, valid), F.layer_norm(plain(2.0 * rows, valid), (4,)))
 
 
 def test_dropout_is_off_in_evaluation_and_on_in_training(encoder: torch.nn.Module) -> None:
