@@ -50,10 +50,10 @@ bench: $(STAMP)  ## Timings side by side with peers, into benchmarks/results
 bench-peers: $(PEERS)/.installed  ## The environment of the benchmarks' peers (RecTools), apart from .venv
 
 # torch first, as above; RecTools' numpy 1 and its pytorch-lightning do not go together with requirements.lock.
-$(PEERS)/.installed: benchmarks/requirements-peers.txt
+$(PEERS)/.installed: benchmarks/requirements-peers.txt benchmarks/requirements-peers.lock
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off $$(grep -E '^torch==' $<)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off $$(grep -E '^torch==' $<) -c $(word 2,$^)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c $(word 2,$^)
 	$(PEERS)/bin/python -c 'import rectools.models, pytorch_lightning, implicit'
 	touch $@
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.markdown import Markdown
 
 from benchmarks._markdown import markdown
 from benchmarks._progress import say
@@ -47,7 +45,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _run(names: list[str], folder: Path, *, small: bool, threads: int) -> None:
-    console = Console()
     folder.mkdir(exist_ok=True)
     for name in names:
         say(f"benchmark {name}: leave the machine alone")
@@ -63,7 +60,7 @@ def _run(names: list[str], folder: Path, *, small: bool, threads: int) -> None:
         write_bytes(folder / f"{name}.json", (json.dumps(figures, indent=2) + "\n").encode())
         if hasattr(module, "picture"):
             module.picture(figures, folder / f"{name}.png")
-        console.print(Markdown(_section(folder / f"{name}.json", figures)))
+        print(_section(folder / f"{name}.json", figures))
     write_bytes(folder / "README.md", _page(folder).encode())
 
 

@@ -3,7 +3,8 @@
 All: leave-last-out of one split, d = 64, 2 blocks, 1 head, last 50 items, dropout 0.2, Adam 1e-3, equal threads, early
 stopping with equal patience. Ours and RecTools': batches of 128 histories, SASRec with the softmax over all items, eSASRec
 with LiGR layers and a softmax over 256 sampled negatives. One evaluator judges all, ours: every item ranked, history
-masked. RecTools hands vectors over after each pass; neither that nor the judging is counted, on either side.
+masked. RecTools hands vectors over after each pass; neither that nor the judging is counted. Preparing the data is not counted
+for RecTools, and is for us.
 
 A pass is not the same work everywhere. Ours predicts every item of every history once, RecTools the last 50 of each
 history, RecBole too every item of every history, but as one sample of its own each (batches of 2048, its default).
@@ -79,7 +80,7 @@ def run(*, small: bool = False, threads: int = 2) -> dict[str, Any]:
             if model == "SASRec" and data != "amazon_beauty":
                 curves["RecBole"] = _recbole(split, longer, threads)
             rows += [_row(data, model, by, curve, longer if by == "RecBole" else limits) for by, curve in curves.items()]
-            pairs += [_pair(data, model, curves["ours"], by, curve) for by, curve in curves.items() if by != "ours"]
+            pairs += [_pair(data, model, curves["ours"], by, curve) for by, curve in curves.items() if by != "ours" and curve]
     return {
         "threads": threads,
         "rectools": "0.19.0" if PEERS.is_file() else "not installed: make bench-peers",
@@ -113,6 +114,8 @@ def seconds_to(curve: list[Pass], target: float) -> float | None:
 
 
 def _row(data: str, model: str, by: str, curve: list[Pass], limits: Limits) -> dict[str, Any]:
+    if not curve:
+        return {"data": data, "model": model, "by": by, "passes": 0, "ended_by": "killed within its first pass"}
     best = max(range(len(curve)), key=lambda number: curve[number].ndcg)
     spent = sum(one.seconds for one in curve)
     stale = len(curve) - 1 - best
@@ -177,8 +180,8 @@ def _rectools(model: str, split: Split, limits: Limits, threads: int) -> list[Pa
         settings = {"folder": str(folder), "threads": threads, "epochs": limits.epochs, "batch": BATCH, "ligr": model == "eSASRec"}
         settings |= {"dim": encoder.dim, "blocks": encoder.blocks, "heads": encoder.heads, "dropout": encoder.dropout, "length": encoder.max_length}
         settings |= {"negatives": NEGATIVES, "learning_rate": 1e-3}
-        # The kill is for a pass that never ends.
-        with Child(peer("_rectools_training.py", settings), cap=6 * limits.cap, threads=threads) as child:
+        # The kill is for a pass that never ends; starting the process and our judging are within it.
+        with Child(peer("_rectools_training.py", settings), cap=300.0 + 2 * limits.cap, threads=threads) as child:
             for message in child:
                 states = np.zeros((len(split.users), encoder.dim), dtype=np.float32)
                 states[split.validation.user_nums] = np.load(folder / "states.npy", allow_pickle=False)
