@@ -6,7 +6,9 @@ may be given again at any time. The test cases are read once a run, after the tr
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -208,7 +210,7 @@ def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: Ite
     validation = evaluate(fitted.scorer, split.validation, ks=(10,))
     unmasked = evaluate(fitted.scorer, split.test, ks=CUTOFFS, masked=False)
     # RecBole works in a process of its own.
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = max(_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     record = RunRecord(
         dataset=board.dataset,
         protocol=split.protocol,
@@ -237,6 +239,15 @@ def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: Ite
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return record, test.better, test.tied
+
+
+def _peak_kib() -> int:
+    """Of this process. VmHWM where there is one, since `ru_maxrss` of a child begins with its parent's memory."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _slices(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, dict[str, float | None]]:

@@ -43,7 +43,7 @@ class RecBoleProcess:
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
                 # -P: the worker's own folder stays out of its import path. RecBole's warnings would crowd out what went wrong.
-                [sys.executable, "-P", "-W", "ignore", str(WORKER), str(folder.absolute()), str(scratch)],
+                [sys.executable, "-P", "-W", "ignore", str(WORKER), str(folder.absolute()), str(scratch), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

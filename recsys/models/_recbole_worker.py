@@ -348,9 +348,8 @@ def _known(offsets: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, to
     return before[offsets], items[kept]
 
 
-def _end_with_parent() -> None:
-    """A killed parent leaves no orphan, whatever RecBole is computing."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """A killed parent leaves no orphan, whatever RecBole is computing; also one killed while this process was starting."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -367,9 +366,9 @@ def _own_stdout() -> TextIO:
     return channel
 
 
-def main(folder: Path, scratch: Path) -> None:
+def main(folder: Path, scratch: Path, parent: int) -> None:
     channel = _own_stdout()
-    _end_with_parent()
+    _end_with_parent(parent)
     _patch()
     sys.argv = sys.argv[:1]  # RecBole reads the arguments of whatever program imported it
     logging.disable(logging.INFO)
@@ -394,4 +393,4 @@ def main(folder: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
