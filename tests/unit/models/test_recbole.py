@@ -311,12 +311,10 @@ def test_a_killed_worker_is_an_error_and_the_next_query_starts_another(gru: RecB
 
 def test_a_killed_parent_leaves_no_orphan() -> None:
     """The worker's own watch, without RecBole: it ends while it sleeps and nobody reads from it."""
-    child = f"import sys; sys.path.insert(0, {str(Path(_recbole_worker.__file__).parents[2])!r}); "
-    child += (
-        "from recsys.models._recbole_worker import _end_with_parent; _end_with_parent(int(sys.argv[1])); import time; print('on', flush=True); time.sleep(600)"
-    )
-    parent = f"import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE, start_new_session=True); "
-    parent += "p.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    child = f"import sys, time; sys.path.insert(0, {str(Path(_recbole_worker.__file__).parents[2])!r}); "
+    child += "from recsys.models._recbole_worker import _end_with_parent; _end_with_parent(int(sys.argv[1])); print('on', flush=True); time.sleep(600)"
+    start = f"subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE, start_new_session=True)"
+    parent = f"import os, subprocess, sys; p = {start}; p.stdout.readline(); print(p.pid, flush=True); p.wait()"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:
