@@ -64,7 +64,8 @@ Baseline = Annotated[PopularityBaseline | ItemKNNBaseline | EaseBaseline | Light
 
 @dataclass(frozen=True)
 class Fitted:
-    """curve: one dict an epoch.  seconds: of the training, over all resumed runs.  capped: what ended it early, in words."""
+    """curve: one dict an epoch.  seconds: of the training, over all resumed runs.  capped: what ended it early, in words.
+    peak_mb: highest memory of the training, in MiB; 0 where the process itself is the measure."""
 
     scorer: Scorer
     seconds: float
@@ -72,6 +73,7 @@ class Fitted:
     best_epoch: int = 0
     capped: str | None = None
     parameters: int = 0
+    peak_mb: float = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -103,17 +105,17 @@ def fit(
         case SequentialBaseline():
             result = fit_ranker(baseline.settings, split, {}, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if result.capped else None
-            return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters)
+            return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters, result.peak_mb)
         case LightGCNBaseline():
             graph = fit_lightgcn(baseline.settings, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None
-            return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters)
+            return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters, graph.peak_mb)
         case RecBoleBaseline():
             foreign = recbole.fit(baseline.settings, split, seed=seed, progress=progress)
             # The worker judges its epochs on our validation cases by our definition of NDCG@10.
             curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
-            return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, foreign.capped)
+            return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, _cap(baseline.settings.max_seconds) if foreign.capped else None)
 
 
 def _cap(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{seconds / 60:.0f} min"
+    return None if seconds is None else f"cap of {seconds:g} s"

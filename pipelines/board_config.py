@@ -49,7 +49,10 @@ class BoardConfig(Config):
         if not path.is_file():
             known = sorted(p.parent.name for p in folder.glob("*/baselines.yaml"))
             raise ConfigError(f"{path}: no such file; boards exist for: {', '.join(known) or 'none'}")
-        return cls.parse(_expanded(read_yaml(path), str(path)), source=str(path))
+        board = cls.parse(_expanded(read_yaml(path), str(path)), source=str(path))
+        if board.dataset != dataset:
+            raise ConfigError(f"{path}: dataset is {board.dataset!r}, expected the folder's name, {dataset!r}")
+        return board
 
     def model(self, name: str) -> Baseline:
         if name not in self.models:

@@ -6,17 +6,16 @@ may be given again at any time. The test cases are read once a run, after the tr
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
-import re
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
@@ -25,15 +24,16 @@ from pipelines.ledger import code_version
 from pipelines.progress import RichReporter
 from recsys.artifacts.atomic import read_json, write_json
 from recsys.config import digest_of
-from recsys.errors import ConfigError, RetryableError
-from recsys.evaluation.run_record import RunRecord, read_run, write_run
+from recsys.errors import ArtifactError, ConfigError, RetryableError
+from recsys.evaluation.run_record import RunRecord, read_ranks, read_run, write_run
+from recsys.training.memory import peak_mb
 
 if TYPE_CHECKING:
     from pipelines.baselines import Baseline, Fitted
     from recsys.data.catalog import ItemCatalog
     from recsys.data.split import Split
     from recsys.evaluation.evaluate import Evaluation
-    from recsys.types import Scorer
+    from recsys.types import IntArray, Scorer
 
 BOARDS = Path("experiments/boards")
 STATE = Path(".recsys/boards")
@@ -57,10 +57,11 @@ def run_models(
         board.model(name)
     folder = folder or BOARDS / dataset
     records = []
+    split_hash = _load(board).split.digest
     for name in models or board.models:
         for seed in seeds if _has_seed(board.model(name)) else (0,):
             path = folder / f"{name}-seed{seed}.json"
-            if not force and _is_done(path, board, name):
+            if not force and _is_done(path, board, name, split_hash):
                 console.print(f"[dim]· {name} seed {seed}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] seed {seed}")
@@ -95,15 +96,17 @@ def _has_seed(baseline: Baseline) -> bool:
     return baseline.kind not in ("popularity", "itemknn", "ease")
 
 
-def _is_done(path: Path, board: BoardConfig, name: str) -> bool:
-    """Settings are compared as they are read: a field that was added since, at its default, is no change."""
+def _is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool:
+    """A readable record with its ranks, of this very split and of equal settings. Settings are compared as they are read: a
+    field that was added since, at its default, is no change."""
     if not path.is_file():
         return False
-    model, split = board.model(name), board.split
-    config = read_run(path).config
+    model = board.model(name)
     try:
-        return type(model).parse(config["model"]) == model and type(split).parse(config["split"]) == split
-    except ConfigError:
+        record = read_run(path)
+        read_ranks(path)
+        return record.split_hash == split_hash and type(model).parse(record.config["model"]) == model
+    except (ConfigError, ArtifactError):
         return False
 
 
@@ -124,12 +127,14 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
 
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
-    split, catalog = _load(board)
+    loaded = _load(board)
     baseline = board.model(name)
-    with _fit(board, baseline, name, split, seed) as fitted:
-        record, better, tied = _record(board, name, seed, split, catalog, fitted, threads)
+    checkpoint = _checkpoint(board, baseline, name, loaded.split, seed)
+    provenance = _Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
+    with _fit(baseline, name, loaded.split, seed, checkpoint) as fitted:
+        record, better, tied = _record(board, name, seed, loaded, fitted, provenance)
     path = write_run(folder, record, better, tied)
-    Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}")
+    Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
 
 
 def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, threads: int) -> None:
@@ -139,10 +144,11 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
 
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
-    split, _ = _load(board)
-    baseline = board.trial(name, overrides)
-    with _fit(board, baseline, name, split, 0) as fitted:
-        validation = evaluate(fitted.scorer, split.validation, ks=(10,))
+    split, baseline = _load(board).split, board.trial(name, overrides)
+    checkpoint = _checkpoint(board, baseline, name, split, 0)
+    provenance = _Provenance.of(checkpoint, threads)
+    with _fit(baseline, name, split, 0, checkpoint) as fitted:
+        validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
     trial = {
         "model": name,
         "overrides": list(overrides),
@@ -154,9 +160,13 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
         "train_seconds": round(fitted.seconds, 1),
         "capped": fitted.capped,
         "split_hash": split.digest,
-        "commit": code_version(),
+        "commit": provenance.commit,
     }
-    write_json(path, [*_trials(path), trial])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        # Two tunings may go on beside each other; what one notes, the other keeps.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_json(path, [*_trials(path), trial])
     Console().print(f"  validation ndcg@10 {validation.mean('ndcg@10'):.4f}  recall@10 {validation.mean('recall@10'):.4f}  {fitted.seconds:.0f} s")
 
 
@@ -166,27 +176,63 @@ def _trials(path: Path) -> list[dict[str, Any]]:
 
 def _is_tried(path: Path, board: BoardConfig, name: str, overrides: tuple[str, ...]) -> bool:
     wanted = board.trial(name, overrides)
-    tried = [trial["config"] for trial in _trials(path) if trial["model"] == name]
-    return any(type(wanted).parse(c["model"]) == wanted and type(board.split).parse(c["split"]) == board.split for c in tried)
+
+    def equal(config: Mapping[str, Any]) -> bool:
+        try:
+            return type(wanted).parse(config["model"]) == wanted and type(board.split).parse(config["split"]) == board.split
+        except ConfigError:
+            return False
+
+    return any(trial["model"] == name and equal(trial["config"]) for trial in _trials(path))
 
 
-def _load(board: BoardConfig) -> tuple[Split, ItemCatalog]:
+@dataclass(frozen=True)
+class _Loaded:
+    """counts: what ingest and split noticed, by reason."""
+
+    split: Split
+    catalog: ItemCatalog
+    counts: dict[str, int]
+
+
+def _load(board: BoardConfig) -> _Loaded:
     from recsys.data.split import make_split
     from recsys.data.validation import clean
 
     data = clean(board.data.source.read_interactions(), board.data.source.read_items(), board.data.validation)
-    return make_split(board.split, data.interactions), data.catalog
+    split = make_split(board.split, data.interactions)
+    quarantined = {f"quarantined, {reason}": count for reason, count in data.quarantine_counts().items()}
+    return _Loaded(split, data.catalog, {**quarantined, **data.notes, **split.counts})
 
 
-def _fit(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int) -> Fitted:
+@dataclass(frozen=True)
+class _Provenance:
+    """Of a training, which may be older than the record: a checkpoint that is found finished is not trained again."""
+
+    commit: str
+    threads: int
+
+    @classmethod
+    def of(cls, checkpoint: Path, threads: int) -> Self:
+        path = checkpoint / "provenance.json"
+        if not path.is_file():
+            checkpoint.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"commit": code_version(), "threads": threads})
+        return cls(**read_json(path))
+
+
+def _checkpoint(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int) -> Path:
+    """Keyed by settings: a trial that is chosen is the run of seed 0 already."""
+    return STATE / board.dataset / f"{name}-{digest_of([baseline.model_dump(mode='json'), split.digest])[:12]}-seed{seed}"
+
+
+def _fit(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Path) -> Fitted:
     from pipelines.baselines import fit
     from recsys.evaluation.evaluate import evaluate
 
     def validate(scorer: Scorer) -> float:
-        return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False).mean(CHOSEN_BY)
+        return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean(CHOSEN_BY)
 
-    # Keyed by settings: a trial that is chosen is the run of seed 0 already.
-    checkpoint = STATE / board.dataset / f"{name}-{digest_of([baseline.model_dump(mode='json'), split.digest])[:12]}-seed{seed}"
     console = Console(stderr=True)
     with RichReporter(console).task(f"{name} seed {seed}", "epochs") as advance:
 
@@ -195,22 +241,21 @@ def _fit(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: 
             advance(done, total, note)
             if not console.is_terminal:
                 # A bar says nothing in a log file.
-                console.print(f"  {name} seed {seed} epoch {done}/{total} {note}")
+                console.print(f"  {name} seed {seed} epoch {done}/{total} {note}", soft_wrap=True)
 
         return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
 
 
-def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: ItemCatalog, fitted: Fitted, threads: int) -> tuple[RunRecord, Any, Any]:
+def _record(board: BoardConfig, name: str, seed: int, loaded: _Loaded, fitted: Fitted, provenance: _Provenance) -> tuple[RunRecord, IntArray, IntArray]:
     from recsys.evaluation.evaluate import evaluate
 
+    split = loaded.split
     started = time.perf_counter()
-    evaluate(fitted.scorer, split.test, ks=(10,), metrics=("ndcg",), lists=False)
+    evaluate(fitted.scorer, split.test, ks=(10,), metrics=("ndcg",), lists=False, split=split)
     scoring = time.perf_counter() - started
-    test = evaluate(fitted.scorer, split.test, ks=CUTOFFS)
-    validation = evaluate(fitted.scorer, split.validation, ks=(10,))
-    unmasked = evaluate(fitted.scorer, split.test, ks=CUTOFFS, masked=False)
-    # RecBole works in a process of its own.
-    peak = max(_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    test = evaluate(fitted.scorer, split.test, ks=CUTOFFS, split=split)
+    validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
+    unmasked = evaluate(fitted.scorer, split.test, ks=CUTOFFS, masked=False, split=split)
     record = RunRecord(
         dataset=board.dataset,
         protocol=split.protocol,
@@ -223,31 +268,23 @@ def _record(board: BoardConfig, name: str, seed: int, split: Split, catalog: Ite
         metrics={metric: test.mean(metric) for metric in test.per_user},
         unmasked={metric: unmasked.mean(metric) for metric in unmasked.per_user},
         validation={metric: validation.mean(metric) for metric in validation.per_user},
-        slices=_slices(test, split, catalog),
-        beyond=_beyond(test, split, catalog),
+        slices=_slices(test, split, loaded.catalog),
+        beyond=_beyond(test, split, loaded.catalog),
+        data=loaded.counts,
         parameters=fitted.parameters,
         epochs=len(fitted.curve),
         best_epoch=fitted.best_epoch,
         curve=fitted.curve,
         train_seconds=round(fitted.seconds, 2),
         inference_ms_per_user=round(1000 * scoring / len(split.test), 4),
-        peak_rss_mb=round(peak / 1024, 1),
-        threads=threads,
+        peak_rss_mb=round(max(peak_mb(), fitted.peak_mb), 1),
+        threads=provenance.threads,
         capped=fitted.capped,
-        commit=code_version(),
+        commit=provenance.commit,
         command=f"recsys board {board.dataset} --run {name} --seeds {seed + 1}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return record, test.better, test.tied
-
-
-def _peak_kib() -> int:
-    """Of this process. VmHWM where there is one, since `ru_maxrss` of a child begins with its parent's memory."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _slices(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, dict[str, float | None]]:

@@ -124,11 +124,14 @@ class Ledger:
 
 
 def code_version() -> str:
-    """The commit of a checkout, for readers; never part of a key."""
+    """The commit of a checkout, with "-dirty" where its code was changed since; for readers, never part of a key."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        folder = Path(__file__).parent
-        return subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "recsys", "pipelines", "feature_store")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

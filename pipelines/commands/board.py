@@ -29,7 +29,8 @@ def board(
     tune: Annotated[list[str] | None, typer.Option(help="First run this model's trials, judged by validation alone; may be given often.")] = None,
     study: Annotated[list[str] | None, typer.Option(help="First run this model's studies: what one change does; may be given often.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="With --run: seeds 0 to this number less one.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="With --run: threads of one training.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one training.")] = 2,
+    force: Annotated[bool, typer.Option(help="With --run: run again what is done already.")] = False,
     folder: Annotated[Path, typer.Option(help="Folder that holds the boards.")] = BOARDS,
     published: Annotated[Path, typer.Option(help="Folder of published figures, one YAML a data set.")] = PUBLISHED,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")] = False,
@@ -51,7 +52,7 @@ def board(
         from pipelines.board_run import run_models
 
         models = () if "all" in run else tuple(run)
-        run_models(dataset, models, range(seeds), Console(stderr=as_json), threads=threads, folder=folder / dataset)
+        run_models(dataset, models, range(seeds), Console(stderr=as_json), threads=threads, folder=folder / dataset, force=force)
     runs = read_board(folder / dataset)
     if not runs:
         known = sorted({path.parent.name for path in folder.glob("*/*-seed*.json")})

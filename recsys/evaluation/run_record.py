@@ -42,6 +42,8 @@ class RunRecord(Config):
     validation: dict[str, float] = Field(default_factory=dict)
     slices: dict[str, dict[str, MaybeNumber]] = Field(default_factory=dict)
     beyond: dict[str, MaybeNumber] = Field(default_factory=dict)
+    data: dict[str, int] = Field(default_factory=dict)
+    """What ingest and split counted: quarantined rows by reason, users that are not evaluated, unseen targets, ..."""
     parameters: Annotated[int, Field(ge=0)] = 0
     """Trained numbers; 0 for models without any."""
     epochs: Annotated[int, Field(ge=0)] = 0

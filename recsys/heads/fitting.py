@@ -35,7 +35,8 @@ _DEFAULT_STATE_USERS = 2000
 @dataclass(frozen=True)
 class FitResult:
     """history: one dict an epoch (epoch, loss, and validation where it was validated). seconds: over all resumed runs.
-    best_epoch: the epoch whose weights were kept.  capped: ended by `max_seconds`.  parameters: trained numbers."""
+    best_epoch: the epoch whose weights were kept.  capped: ended by `max_seconds`.  parameters: trained numbers.
+    peak_mb: of the training, in MiB, over all resumed runs."""
 
     ranker: FusedRanker
     history: list[dict[str, float]]
@@ -43,6 +44,7 @@ class FitResult:
     best_epoch: int
     capped: bool
     parameters: int
+    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def fit_ranker(
     )
     ranker = _snapshot(network, config, inputs, spaces, _some_histories(split))
     parameters = sum(p.numel() for p in network.parameters())
-    return FitResult(ranker, state.history, state.seconds, state.best_epoch, state.capped, parameters)
+    return FitResult(ranker, state.history, state.seconds, state.best_epoch, state.capped, parameters, state.peak_mb)
 
 
 def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -> _Inputs:

@@ -57,7 +57,8 @@ class LightGCNConfig(Config):
 @dataclass(frozen=True)
 class LightGCNFit:
     """history: one dict an epoch (epoch, loss, and validation where it was validated). seconds: over all resumed runs.
-    best_epoch: the epoch whose weights were kept.  capped: ended by `max_seconds`.  parameters: trained numbers."""
+    best_epoch: the epoch whose weights were kept.  capped: ended by `max_seconds`.  parameters: trained numbers.
+    peak_mb: of the training, in MiB, over all resumed runs."""
 
     scorer: LightGCN
     history: list[dict[str, float]]
@@ -65,6 +66,7 @@ class LightGCNFit:
     best_epoch: int
     capped: bool
     parameters: int
+    peak_mb: float
 
 
 class Graph:
@@ -245,7 +247,7 @@ def fit_lightgcn(
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
     )
-    return LightGCNFit(snapshot(), state.history, state.seconds, state.best_epoch, state.capped, values.numel())
+    return LightGCNFit(snapshot(), state.history, state.seconds, state.best_epoch, state.capped, values.numel(), state.peak_mb)
 
 
 def bpr_loss(values: Tensor, graph: Graph, users: Tensor, positives: Tensor, negatives: Tensor, *, layers: int, regularisation: float) -> Tensor:

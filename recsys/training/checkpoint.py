@@ -29,6 +29,8 @@ class TrainingState:
     finished: bool = False
     capped: bool = False
     """The training ended by `max_seconds`, not by itself."""
+    peak_mb: float = 0.0
+    """Highest resident memory of the processes that trained, in MiB."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 

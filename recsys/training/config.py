@@ -23,4 +23,4 @@ class TrainingConfig(Config):
     sort_by_length: bool = False
     """Fill steps with windows of similar length. Fewer padded positions, and clearly worse models; for comparison."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Cap: no epoch begins after this many seconds of training (over all resumed runs)."""
+    """Cap: the epoch that passes this many seconds of training (over all resumed runs) is validated and is the last."""

@@ -13,6 +13,7 @@ from recsys.errors import NonFiniteError
 from recsys.rng import derive_seed
 from recsys.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from recsys.training.config import TrainingConfig
+from recsys.training.memory import peak_mb
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch with (epochs done, epochs at most, the epoch's numbers). An exception ends the training."""
@@ -56,7 +57,9 @@ def train(
         module.eval()
         _require_finite(loss, "training loss", epoch)
         numbers = {"epoch": float(epoch), "loss": loss}
-        if epoch % config.validate_every == 0 or epoch == config.epochs:
+        spent = before + time.perf_counter() - started
+        last = epoch >= config.epochs or (config.max_seconds is not None and spent >= config.max_seconds)
+        if epoch % config.validate_every == 0 or last:
             value = numbers["validation"] = validate()
             _require_finite(value, "validation value", epoch)
             if state.best is None or value > state.best:
@@ -67,9 +70,9 @@ def train(
         state.history.append(numbers)
         now = time.perf_counter()
         state.seconds = before + now - started
-        state.finished = epoch >= config.epochs or state.stale >= config.patience
-        if not state.finished and config.max_seconds is not None and state.seconds >= config.max_seconds:
-            state.finished = state.capped = True
+        state.peak_mb = max(state.peak_mb, peak_mb())
+        state.finished = last or state.stale >= config.patience
+        state.capped = last and epoch < config.epochs and state.stale < config.patience
         if checkpoint is not None and (state.finished or now - saved_at >= checkpoint_seconds):
             save_checkpoint(checkpoint, fingerprint, state, module, optimiser, best)
             saved_at = now

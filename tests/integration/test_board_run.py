@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines import board_run
 from pipelines.board_config import BoardConfig
-from recsys.errors import ConfigError, RetryableError
+from recsys.errors import ConfigError, DataError, RetryableError
 from recsys.evaluation.metrics import expected_ndcg
 from recsys.evaluation.run_record import read_ranks, read_run
 
@@ -88,7 +88,7 @@ def test_a_board_is_filled_once_and_repeats_to_the_digit(shop: Path, monkeypatch
     board_run.run_models("shop", [], [0, 1], quiet(), threads=1)
     assert started == []
 
-    # From nothing again, and by another number of threads: one seed gives one result.
+    # From nothing again: one seed gives one result.
     for folder in (shop / ".recsys").rglob("*.safetensors"):
         folder.unlink()
     for facts in (shop / ".recsys").rglob("checkpoint.json"):
@@ -136,7 +136,48 @@ def test_what_a_user_can_get_wrong(shop: Path, monkeypatch: pytest.MonkeyPatch) 
         BoardConfig.of_dataset("shop")
 
 
-def test_a_run_that_dies_says_how_to_go_on(shop: Path) -> None:
+def test_a_missing_file_is_an_error_of_the_data(shop: Path) -> None:
     (shop / "events.csv").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        board_run.run_models("shop", ["popularity"], [0], quiet())
+
+
+def test_a_run_that_dies_says_how_to_go_on(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_run.sys, "executable", "/bin/false")
     with pytest.raises(RetryableError, match="the same command resumes it"):
         board_run.run_models("shop", ["popularity"], [0], quiet())
+
+
+def test_other_data_and_a_lost_file_of_ranks_run_again(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = in_process(monkeypatch)
+    (path,) = board_run.run_models("shop", ["ease"], [0], quiet(), threads=1)
+    path.with_name("ease-seed0.ranks.parquet").unlink()
+    board_run.run_models("shop", ["ease"], [0], quiet(), threads=1)
+    assert len(started) == 2
+    before = read_run(path)
+    with (shop / "events.csv").open("a") as events:
+        events.write("u0,i29,99\nu0,,100\n")
+    board_run.run_models("shop", ["ease"], [0], quiet(), threads=1)
+    after = read_run(path)
+    assert len(started) == 3 and after.split_hash != before.split_hash
+    assert after.data["quarantined, events.csv: missing item_id"] == 1
+
+
+def test_a_record_states_the_training_that_it_came_from(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_process(monkeypatch)
+    monkeypatch.setattr(board_run, "code_version", lambda: "first")
+    (path,) = board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=1)
+    trained = read_run(path)
+    monkeypatch.setattr(board_run, "code_version", lambda: "second")
+    monkeypatch.setattr(board_run, "peak_mb", lambda: 1.0)
+    board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=2, force=True)
+    loaded = read_run(path)
+    assert (loaded.commit, loaded.threads) == ("first", 1)
+    assert loaded.train_seconds == trained.train_seconds and loaded.peak_rss_mb > 1.0
+
+
+def test_a_dataset_has_the_name_of_its_folder(shop: Path) -> None:
+    config = shop / "experiments/configs/shop/baselines.yaml"
+    config.write_text(CONFIG.replace("dataset: shop", "dataset: other"))
+    with pytest.raises(ConfigError, match="expected the folder's name"):
+        BoardConfig.of_dataset("shop")
