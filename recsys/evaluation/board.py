@@ -199,7 +199,7 @@ def _row(seeds: Sequence[Run], metrics: Mapping[str, Measured]) -> BoardRow:
         commands=tuple(dict.fromkeys(r.command for r in records)),
         first=min(r.created for r in records),
         last=newest.created,
-        stale=tuple(r.seed for r in records if r.config != newest.config),
+        stale=tuple(r.seed for r in records if _differ(r.config, newest.config)),
     )
 
 
@@ -224,3 +224,10 @@ def _named(value: Any) -> Any:
     if isinstance(value, list):
         return [_named(v) for v in value]
     return value.value if isinstance(value, Mark) else value
+
+
+def _differ(a: object, b: object) -> bool:
+    """Whether two settings contradict each other. A key that only one has is a field that was added since."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return any(_differ(a[key], b[key]) for key in a.keys() & b.keys())
+    return a != b

@@ -60,7 +60,7 @@ def cost_figures() -> list[Cell]:
     return [
         ("parameters", lambda row: f"{row.figures['parameters'].mean:,.0f}"),
         ("epochs (best)", lambda row: f"{number(row.figures['epochs'].mean, 0)} ({number(row.figures['best epoch'].mean, 0)})"),
-        ("train s", lambda row: f"{row.figures['train seconds'].mean:,.1f}" + "".join(f", ended by the cap of {cap}" for cap in row.capped)),
+        ("train s", lambda row: f"{row.figures['train seconds'].mean:,.1f}" + (f", capped ({'; '.join(row.capped)})" if row.capped else "")),
         ("ms / user", _figure("ms per user", 3)),
         ("peak MB", lambda row: f"{row.figures['peak MB'].mean:,.0f}"),
         ("threads", lambda row: number(row.figures["threads"].mean, 0)),
@@ -103,7 +103,7 @@ PAIRS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 
 
 def markdown(dataset: str, boards: Sequence[Board], published: Published | None) -> str:
-    lines = [f"# {md_text(dataset)}", "", f"Made by `recsys board {md_text(dataset)}` from the records in this folder; do not edit.", ""]
+    lines = [f"# {md_text(dataset)}", "", f"Made by `recsys board {dataset.replace('`', '')}` from the records in this folder; do not edit.", ""]
     for board in boards:
         lines += [f"## {md_text(board.protocol)}", "", *(f"- {key}: {md_text(value)}" for key, value in facts(board)), ""]
         lines += [f"> {md_text(text)}" for text in warnings(board)] + [""] * bool(warnings(board))

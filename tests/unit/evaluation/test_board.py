@@ -118,7 +118,7 @@ def test_seeds_are_averaged_and_their_deviation_shown(tmp_path: Path) -> None:
     assert row.figures["validation/test"].mean == pytest.approx((1.0 + 2.0) / 2)
     assert math.isnan(row.figures["coverage@10"].mean)
     text = board_text.markdown("toy", [only_board(tmp_path)], None)
-    assert "0.7500 ± 0.3536 [0.7500, 0.7500]" in text and "15.0, ended by the cap of 2 h" in text
+    assert "0.7500 ± 0.3536 [0.7500, 0.7500]" in text and "15.0, capped (2 h)" in text
 
 
 def test_ties_count_as_their_expectation(tmp_path: Path) -> None:
