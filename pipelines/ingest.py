@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +16,14 @@ from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import sha256_of
 from recsys.config import Config
 from recsys.data.catalog import ItemCatalog
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import TIE_RULE, UNORDERED_TIE_RULE, Interactions
 from recsys.data.sources.recbole import RecBoleSource
 from recsys.data.sources.table import TableSource
 from recsys.data.validation import ValidationConfig, clean
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import DataError
 
-VERSION = 1
+VERSION = 2
 
 
 class IngestConfig(Config):
@@ -75,4 +75,7 @@ def load(artifact: Artifact) -> Ingested:
     catalog = ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
     users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
     events = pl.read_parquet(artifact.file("interactions.parquet"))
-    return Ingested(Interactions.of_frame(events, catalog.items, users, ordered=artifact.manifest.metadata["ordered"]), catalog)
+    # Written in its final order, which may be finer than its whole seconds: ties stay as they stand, whatever the rule that put them so.
+    interactions = Interactions.of_frame(events, catalog.items, users)
+    rule = TIE_RULE if artifact.manifest.metadata["ordered"] else UNORDERED_TIE_RULE
+    return Ingested(replace(interactions, tie_rule=rule), catalog)

@@ -48,6 +48,7 @@ class Interactions:
     def of_frame(cls, frame: pl.DataFrame, items: Vocabulary, users: Vocabulary | None = None, *, ordered: bool = True) -> Interactions:
         """From columns user_id (str), item_id (str), time (int64), in file order. Users keep the order of their first event.
 
+        fine_time: optional column (int64, finer than `time` and in the same order); events are sorted by it in place of `time`.
         ordered: False where the order of the rows means nothing: ties follow `UNORDERED_TIE_RULE`, new users stand in the
             order of their ids.
 
@@ -60,8 +61,9 @@ class Interactions:
         user_nums = users.nums(frame["user_id"], noun="user_id")
         item_nums = items.nums(frame["item_id"])
         times = frame["time"].to_numpy().astype(np.int64)
+        clock = frame["fine_time"].to_numpy().astype(np.int64) if "fine_time" in frame.columns else times
         # Stable: what ties in all keys stays in file order.
-        order = np.lexsort((times, user_nums) if ordered else (_ranks(items.ids)[item_nums], times, user_nums))
+        order = np.lexsort((clock, user_nums) if ordered else (_ranks(items.ids)[item_nums], clock, user_nums))
         return cls(users, items, user_nums[order], item_nums[order], times[order], TIE_RULE if ordered else UNORDERED_TIE_RULE)
 
     def __len__(self) -> int:

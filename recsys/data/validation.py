@@ -25,6 +25,7 @@ CLEAN_INTERACTIONS = pa.DataFrameSchema(
         "user_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
         "item_id": pa.Column(pl.String, pa.Check.str_length(min_value=1)),
         "time": pa.Column(pl.Int64),
+        "fine_time": pa.Column(pl.Int64),
     },
     strict=True,
 )
@@ -103,10 +104,11 @@ def _clean_events(
 ) -> pl.DataFrame:
     frame = table.frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
     if "time" in frame.columns:
-        frame = frame.with_columns(time_text=pl.col("time").str.strip_chars()).with_columns(time=_parse_time(pl.col("time_text")))
+        frame = frame.with_columns(time_text=pl.col("time").str.strip_chars()).with_columns(fine_time=_parse_time(pl.col("time_text")))
+        frame = frame.with_columns(time=pl.col("fine_time") // 1_000_000)
         number = pl.col("time_text").str.to_lowercase().str.strip_prefix("-").is_in(["nan", "inf", "infinity"])
     else:
-        frame = frame.with_columns(time=pl.col(ROW), time_text=pl.lit("0"))
+        frame = frame.with_columns(time=pl.col(ROW), fine_time=pl.col(ROW), time_text=pl.lit("0"))
         number = pl.lit(False)
         notes["events ordered by file row (no time column)"] = len(frame)
     known = pl.col("item_id").is_in(catalog.items.ids) if catalog is not None else pl.lit(True)
@@ -134,21 +136,24 @@ def _clean_events(
             )
     kept = _divert(table, frame, reason, quarantined)
     if "time" in table.frame.columns:
-        duplicate = pl.when(pl.struct("user_id", "item_id", "time").is_first_distinct().not_()).then(pl.lit("duplicate event"))
+        duplicate = pl.when(pl.struct("user_id", "item_id", "fine_time").is_first_distinct().not_()).then(pl.lit("duplicate event"))
         kept = _divert(RawTable(table.file, table.frame), kept, duplicate, quarantined)
-    return kept.sort(ROW).select("user_id", "item_id", pl.col("time").cast(pl.Int64))
+    return kept.sort(ROW).select("user_id", "item_id", pl.col("time", "fine_time").cast(pl.Int64))
 
 
 def _parse_time(text: pl.Expr) -> pl.Expr:
-    """Unix seconds from numbers (milliseconds recognised), ISO dates and date-times; null where none fits."""
+    """Unix microseconds from numbers (seconds or, recognised, milliseconds), ISO dates and date-times; null where none fits."""
     number = text.cast(pl.Float64, strict=False)
-    seconds = pl.when(number.abs() >= MILLISECONDS_FROM).then(number / 1000).otherwise(number)
-    from_number = pl.when(number.is_finite() & (number.abs() < 1e16)).then(seconds.floor()).cast(pl.Int64, strict=False)
+    scale = pl.when(number.abs() >= MILLISECONDS_FROM).then(1_000).otherwise(1_000_000)
+    whole = number.floor()
+    # The whole part goes through integers: a product of floats would lose its last digits. Beyond the limit microseconds leave int64.
+    exact = whole.cast(pl.Int64, strict=False) * scale + ((number - whole) * scale).round().cast(pl.Int64, strict=False)
+    from_number = pl.when(number.is_finite() & (number.abs() < 9e15)).then(exact)
     iso = text.str.replace("Z$", "").str.replace(" ", "T")
     formats = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M")
-    parsed = [iso.str.to_datetime(f, strict=False, time_unit="us").dt.epoch("s") for f in formats]
-    zoned = text.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us", time_zone="UTC").dt.epoch("s")
-    days = [text.str.to_date(f, strict=False).cast(pl.Datetime("us")).dt.epoch("s") for f in ("%Y-%m-%d", "%Y/%m/%d")]
+    parsed = [iso.str.to_datetime(f, strict=False, time_unit="us").dt.epoch("us") for f in formats]
+    zoned = text.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us", time_zone="UTC").dt.epoch("us")
+    days = [text.str.to_date(f, strict=False).cast(pl.Datetime("us")).dt.epoch("us") for f in ("%Y-%m-%d", "%Y/%m/%d")]
     return pl.coalesce(from_number, *parsed, zoned, *days)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data.sources.table import INTERACTION_FIELDS, ITEM_FIELDS, TableFile, TableSource, guess_columns, read_frame
 from recsys.data.text import clean_text
-from recsys.data.validation import CleanData, ValidationConfig, clean
+from recsys.data.validation import CleanData, ValidationConfig, _parse_time, clean
 from recsys.errors import ConfigError, DataError
 
 
@@ -75,6 +75,43 @@ def test_no_row_is_lost(rows: list[tuple[str, str, str]]) -> None:
 )
 def test_times_in_common_forms_are_the_same_second(tmp_path: Path, text: str) -> None:
     assert cleaned(tmp_path, f"user,item,time\nu,a,{text}\n").interactions.times.tolist() == [881250949]
+
+
+FINE = {
+    "milliseconds": ("1600000000900", "1600000000100", "1600000000500"),
+    "fractions": ("1600000000.9", "1600000000.100", "1600000000.5"),
+    "iso": ("2020-09-13T12:26:40.900Z", "2020-09-13 12:26:40.1", "2020-09-13T14:26:40.500+02:00"),
+    "microseconds": ("1600000000.000009", "1600000000.000001", "1600000000.000005"),
+    "below a millisecond": ("1600000000000.009", "1600000000000.001", "1600000000000.005"),
+}
+
+
+@pytest.mark.parametrize("texts", FINE.values(), ids=FINE.keys())
+@pytest.mark.parametrize("ordered", [True, False])
+def test_events_of_one_second_follow_their_fine_time(tmp_path: Path, texts: tuple[str, str, str], ordered: bool) -> None:
+    """The last event is the test target. Item b comes three times: the second time is a duplicate to the microsecond, the third is not."""
+    last, first, middle = texts
+    rows = [("u", "a", last), ("v", "a", "5"), ("u", "c", first), ("u", "b", middle), ("u", "b", middle), ("u", "b", first)]
+    (tmp_path / "events.csv").write_text("user,item,time\n" + "".join(",".join(row) + "\n" for row in rows))
+    file = TableFile(path=tmp_path / "events.csv", columns={"user_id": "user", "item_id": "item", "time": "time"})
+    source = TableSource(interactions=file, ordered=ordered)
+    data = clean(source.read_interactions(), None, ValidationConfig())
+    expected = ["c", "b", "b", "a"] if ordered else ["b", "c", "b", "a"]
+    assert data.interactions.items.ids_of(data.interactions.sequences()[0]) == expected
+    assert data.interactions.times.tolist() == [1600000000] * 4 + [5]
+    assert data.quarantine.select("row", "reason").rows() == [(5, "duplicate event")]
+    assert data.interactions.users.ids == ("u", "v")
+
+
+@given(st.lists(st.integers(-200_000_000_000, 200_000_000_000_000), min_size=1, max_size=20))
+def test_whole_numbers_are_read_without_loss(numbers: list[int]) -> None:
+    frame = pl.DataFrame({"text": [str(number) for number in numbers]}).select(_parse_time(pl.col("text")))
+    assert frame["text"].to_list() == [number * (1_000 if abs(number) >= 100_000_000_000 else 1_000_000) for number in numbers]
+
+
+def test_users_stand_in_the_order_of_the_file_whatever_their_times(tmp_path: Path) -> None:
+    data = cleaned(tmp_path, "user,item,time\nz,a,1600000000900\na,a,1600000000100\nm,a,1600000000500\n")
+    assert data.interactions.users.ids == ("z", "a", "m")
 
 
 def test_min_rating_is_counted_not_silent(tmp_path: Path) -> None:
