@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from recsys.serving.recommender import Recommender
 
 EXIT_CONFIG, EXIT_DATA, EXIT_RETRY = 64, 65, 75
+CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What typer raises for a wrong command line. It may carry a click of its own, so it is found through the one class that typer exports."""
 DEFAULT_MODEL = "models:/recsys-ml100k@champion"
 
 app = typer.Typer(
@@ -205,11 +207,7 @@ def main() -> None:
         Console(stderr=True).print("[bold red]error[/]", end=" ")
         Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(str(error))
         sys.exit(code)
-    except Exception as error:
-        import click
-
-        if not isinstance(error, click.ClickException):
-            raise
+    except CLICK_ERROR as error:
         error.show()
         sys.exit(EXIT_CONFIG)
 

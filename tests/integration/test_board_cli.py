@@ -69,6 +69,20 @@ def test_module_runs_as_a_process() -> None:
     assert done.returncode == 64 and "error" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("board",), "Missing argument"),
+        (("board", "toy", "--seeds", "0"), "'--seeds'"),
+        (("board", "toy", "--sead", "0"), "--sead"),
+        (("bored",), "bored"),
+    ],
+)
+def test_a_wrong_command_line_is_no_traceback(arguments: tuple[str, ...], message: str, recsys: Callable[..., Done]) -> None:
+    done = recsys(*arguments)
+    assert done.returncode == 64 and message in done.stderr
+
+
 def test_board_writes_its_files_and_prints_json(tmp_path: Path, recsys: Callable[..., Done]) -> None:
     put(tmp_path, "one", 0)
     put(tmp_path, "two", 2)
