@@ -13,6 +13,7 @@ from pipelines import ingest
 from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.content import of_texts
 from recsys.embeddings.table import EmbeddingTable
 from recsys.embeddings.text import TextEncoderConfig
 from recsys.errors import DataError
@@ -26,7 +27,7 @@ def run(config: TextEncoderConfig, inputs: Inputs, folder: Path, surroundings: S
     with_text = np.array([bool(text) for text in texts])
     if not with_text.any():
         raise DataError(f"no item has a value for any field of the template {config.template!r}; the catalog has: {', '.join(catalog.table.columns)}")
-    wanted = [text for text in texts if text]
+    wanted = of_texts(text for text in texts if text)
     space = config.space()
     cache = EmbeddingCache(surroundings.embedding_cache, space)
     missing = len(cache.missing(wanted))

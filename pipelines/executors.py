@@ -17,6 +17,7 @@ import numpy as np
 
 from recsys import errors
 from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.content import Content
 from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
 from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
@@ -27,12 +28,12 @@ BATCH = 128
 
 
 class Executor(Protocol):
-    """Fills `cache` with the vectors of `texts`; only missing texts are computed, each finished batch is stored at once."""
+    """Fills `cache` with the vectors of `contents`; only missing ones are computed, each finished batch is stored at once."""
 
     @property
     def name(self) -> str: ...
 
-    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
+    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
         """progress(done, total) after each batch. Raises RetryableError, NonFiniteError, SpaceMismatchError."""
         ...
 
@@ -45,8 +46,8 @@ class LocalExecutor:
     def __init__(self, *, load: Callable[[TextEncoderConfig], Encoder] = TextEncoder.load, batch: int = BATCH) -> None:
         self._load, self._batch = load, batch
 
-    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
-        batches, total = _missing_batches(texts, cache, self._batch)
+    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
+        batches, total = _missing_batches(contents, cache, self._batch)
         if not total:
             return
         encoder = self._load(config)
@@ -72,7 +73,7 @@ class EncoderActor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import ray
 
-        vectors = self._encoder.encode([str(text) for text in batch["text"]])
+        vectors = self._encoder.encode([Content(str(text)) for text in batch["text"]])
         node = ray.get_runtime_context().get_node_id()
         return {"row": batch["row"].copy(), "vector": vectors, "node": np.array([node] * len(vectors))}
 
@@ -104,8 +105,8 @@ class RayExecutor:
         self._owned = False
         self.nodes: set[str] = set()
 
-    def embed(self, config: TextEncoderConfig, texts: Sequence[str], cache: EmbeddingCache, progress: Progress) -> None:
-        batches, total = _missing_batches(texts, cache, self._batch)
+    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
+        batches, total = _missing_batches(contents, cache, self._batch)
         if not total:
             return
         if config.space().space_id != cache.space.space_id:
@@ -113,7 +114,7 @@ class RayExecutor:
         self._connect()
         done = 0
         for block in self._watched(lambda: self._blocks(config, batches, cache.space.space_id)):
-            flat = [text for batch in batches for text in batch]
+            flat = [content for batch in batches for content in batch]
             self.nodes.update(block["node"].tolist())
             cache.put([flat[row] for row in block["row"].tolist()], np.array(block["vector"], dtype=np.float32))
             done += len(block["row"])
@@ -154,7 +155,7 @@ class RayExecutor:
             raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {error}") from error
         self._owned = True
 
-    def _blocks(self, config: TextEncoderConfig, batches: list[list[str]], space_id: str) -> Iterator[dict[str, Any]]:
+    def _blocks(self, config: TextEncoderConfig, batches: list[list[Content]], space_id: str) -> Iterator[dict[str, Any]]:
         import pyarrow as pa
         import ray
 
@@ -162,7 +163,7 @@ class RayExecutor:
         context.enable_progress_bars = False
         tables, start = [], 0
         for batch in batches:
-            tables.append(pa.table({"row": np.arange(start, start + len(batch)), "text": batch}))
+            tables.append(pa.table({"row": np.arange(start, start + len(batch)), "text": [content.text for content in batch]}))
             start += len(batch)
         mapped = ray.data.from_arrow(tables).map_batches(
             EncoderActor,
@@ -234,9 +235,9 @@ def _translated(error: BaseException) -> BaseException:
     return RetryableError(f"Ray: {type(error).__name__}: {str(error)[-500:]}")
 
 
-def _missing_batches(texts: Sequence[str], cache: EmbeddingCache, size: int) -> tuple[list[list[str]], int]:
+def _missing_batches(contents: Sequence[Content], cache: EmbeddingCache, size: int) -> tuple[list[list[Content]], int]:
     """Texts of similar length stand together, so that batches hold little padding."""
-    missing = sorted(cache.missing(texts), key=len)
+    missing = sorted(cache.missing(contents), key=lambda content: len(content.text))
     return [missing[i : i + size] for i in range(0, len(missing), size)], len(missing)
 
 

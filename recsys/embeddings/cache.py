@@ -1,4 +1,4 @@
-"""`EmbeddingCache`: vectors by (embedding space, sha256 of the text), in atomic shards. This is what makes a killed run resume."""
+"""`EmbeddingCache`: vectors by (embedding space, key of the content), in atomic shards. This is what makes a killed run resume."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.artifacts.atomic import write_bytes, write_json
+from recsys.embeddings.content import KEY_BYTES, Content
 from recsys.embeddings.encoder import require_finite
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ArtifactError
 from recsys.types import FloatArray
-
-KEY_BYTES = 32
-
-
-def text_key(text: str) -> bytes:
-    """sha256 of the UTF-8 text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class EmbeddingCache:
@@ -49,20 +43,21 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """The distinct texts without a stored vector, in order of first appearance."""
-        return [text for text in dict.fromkeys(texts) if text_key(text) not in self._rows]
+    def missing(self, contents: Sequence[Content]) -> list[Content]:
+        """The distinct contents without a stored vector, in order of first appearance."""
+        return [content for content in dict.fromkeys(contents) if content.key not in self._rows]
 
-    def put(self, texts: Sequence[str], vectors: FloatArray) -> None:
-        """Store float32 (n, d) vectors of n texts as one shard; on return they are on the disk. Texts already stored are skipped.
+    def put(self, contents: Sequence[Content], vectors: FloatArray) -> None:
+        """Store float32 (n, d) vectors of n contents as one shard; on return they are on the disk. Contents already stored are skipped.
 
         Raises:
             NonFiniteError: nothing is stored then.  ValueError: a shape that is not (n, d).
         """
-        if vectors.shape != (len(texts), self.space.dim):
-            raise ValueError(f"{len(texts)} texts in a space of {self.space.dim} dimensions, got vectors {vectors.shape}")
-        require_finite(vectors, texts, self.space.model)
-        fresh = {text_key(text): row for row, text in enumerate(texts) if text_key(text) not in self._rows}
+        if vectors.shape != (len(contents), self.space.dim):
+            raise ValueError(f"{len(contents)} contents in a space of {self.space.dim} dimensions, got vectors {vectors.shape}")
+        require_finite(vectors, contents, self.space.model)
+        keys = [content.key for content in contents]
+        fresh = {key: row for row, key in enumerate(keys) if key not in self._rows}
         if not fresh:
             return
         block = np.empty(len(fresh), dtype=self._dtype)
@@ -76,12 +71,12 @@ class EmbeddingCache:
         write_bytes(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
         self._add(block)
 
-    def get(self, texts: Sequence[str]) -> FloatArray:
-        """float32 (n, d). Raises ArtifactError that counts the texts without a stored vector."""
-        rows = [self._rows.get(text_key(text), -1) for text in texts]
+    def get(self, contents: Sequence[Content]) -> FloatArray:
+        """float32 (n, d). Raises ArtifactError that counts the contents without a stored vector."""
+        rows = [self._rows.get(content.key, -1) for content in contents]
         if -1 in rows:
-            first = texts[rows.index(-1)]
-            raise ArtifactError(f"{self.folder}: {rows.count(-1)} of {len(texts)} texts are not stored, first {first[:80]!r}; run the embed stage")
+            first = contents[rows.index(-1)]
+            raise ArtifactError(f"{self.folder}: {rows.count(-1)} of {len(contents)} contents are not stored, first {first}; run the embed stage")
         if len(self._flat) != len(self._rows):
             self._flat = np.concatenate([self._flat, *self._blocks])
             self._blocks = []
@@ -91,7 +86,7 @@ class EmbeddingCache:
     def _read(self, shard: Path) -> None:
         data = shard.read_bytes()
         if hashlib.sha256(data).hexdigest() != shard.stem:
-            raise ArtifactError(f"{shard}: sha256 differs from its name, the shard was changed or damaged; delete this file, its texts are then embedded again")
+            raise ArtifactError(f"{shard}: sha256 differs from its name, the shard was changed or damaged; delete this file, its items are then embedded again")
         try:
             block = np.load(io.BytesIO(data), allow_pickle=False)
         except ValueError as error:
@@ -105,7 +100,7 @@ class EmbeddingCache:
         start = len(self._rows)
         keys = [raw[i : i + KEY_BYTES] for i in range(0, len(raw), KEY_BYTES)]
         kept: list[int] = []
-        for row, key in enumerate(keys):  # two drivers may have stored one text in two shards: the first wins
+        for row, key in enumerate(keys):  # two drivers may have stored one content in two shards: the first wins
             if key not in self._rows:
                 self._rows[key] = start + len(kept)
                 kept.append(row)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recsys.embeddings.content import Content
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.types import FloatArray
 
@@ -15,9 +16,9 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class HashedEncoder:
-    """Each word adds a fixed pseudo-random unit vector; the sum is normalised. An empty text is the zero vector.
+    """Each word adds a fixed pseudo-random unit vector; the sum is normalised. An empty text is the zero vector, pictures are not looked at.
 
-    `calls` counts the texts encoded so far.
+    `calls` counts the contents encoded so far.
     """
 
     def __init__(self, dim: int = 64, *, template: str = "{title}") -> None:
@@ -35,12 +36,12 @@ class HashedEncoder:
     def dim(self) -> int:
         return self._space.dim
 
-    def encode(self, texts: Sequence[str]) -> FloatArray:
+    def encode(self, contents: Sequence[Content]) -> FloatArray:
         """float32 (n, dim)."""
-        self.calls += len(texts)
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for row, text in enumerate(texts):
-            for word in _WORD.findall(text.lower()):
+        self.calls += len(contents)
+        vectors = np.zeros((len(contents), self.dim), dtype=np.float32)
+        for row, content in enumerate(contents):
+            for word in _WORD.findall(content.text.lower()):
                 vectors[row] += self._word(word)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -15,7 +15,7 @@ class EmbeddingSpace(Config):
     tokenizer: str
     """sha256 of the tokenizer's files (of the weight file, where the tokenizer is inside)."""
     template: str
-    """How the text is made of the item's fields."""
+    """How the text is made of the item's fields, instruction included."""
     max_length: int
     """Tokens a window; longer texts are split into windows."""
     layer: int
@@ -27,6 +27,18 @@ class EmbeddingSpace(Config):
     dtype: str
     """Of the computation; vectors are stored as float32."""
     dim: int
+    image_size: int = 0
+    """Pixels a side that the picture is brought to; 0: pictures are not looked at."""
+    image_backend: str = ""
+    """What decodes and resizes the picture, with its version."""
+    quantisation: str = ""
+    """Of the weights in the computation; "": none."""
+    adapter: str = ""
+    """sha256 of fine-tuned weights on top of the model's; "": none."""
+    post: str = ""
+    """Kind and sha256 of the fitted post-processing (centring, whitening, PCA); "": none."""
+    split_hash: str = ""
+    """Of the split whose training interactions or items `adapter` or `post` was fitted on; "": nothing was fitted."""
 
     @property
     def space_id(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recsys.config import Config
+from recsys.embeddings.content import Content
 from recsys.embeddings.converted import folder_of, is_whole, store
 from recsys.embeddings.encoder import Encoder, require_finite
 from recsys.embeddings.hashed import HashedEncoder
@@ -119,8 +120,9 @@ class TextEncoder:
         return self._space.dim
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> FloatArray:
-        """float32 (n, dim). Raises NonFiniteError, DataError (a text without tokens)."""
+    def encode(self, contents: Sequence[Content]) -> FloatArray:
+        """float32 (n, dim); pictures are not looked at. Raises NonFiniteError, DataError (a text without tokens)."""
+        texts = [content.text for content in contents]
         windows, owners = self._windows(texts)
         sums = torch.zeros(len(texts), self.dim)
         counts = torch.zeros(len(texts))
@@ -134,7 +136,7 @@ class TextEncoder:
         if self.config.normalise:
             vectors = nn.functional.normalize(vectors, dim=1)
         result: FloatArray = vectors.numpy().astype(np.float32)
-        require_finite(result, texts, self.config.model)
+        require_finite(result, contents, self.config.model)
         return result
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:

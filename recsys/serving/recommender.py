@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.data.catalog import ItemCatalog
+from recsys.embeddings.content import of_texts
 from recsys.errors import DataError, NonFiniteError, SpaceMismatchError, UnknownIdError
 from recsys.ranking.index import ItemIndex
 from recsys.ranking.topk import top_k
@@ -227,7 +228,7 @@ class Recommender:
             if encoder.space.space_id != expected:
                 raise SpaceMismatchError(f"signal {signal!r}: the ranker was trained on the space {expected}, the encoder here gives {encoder.space.space_id}")
             self._encoders[signal] = encoder
-        return encoder.encode(texts)
+        return encoder.encode(of_texts(texts))
 
     def _user_num(self, user_id: str) -> int:
         try:

@@ -9,13 +9,14 @@ import pytest
 
 from pipelines.executors import LocalExecutor, RayExecutor, _translated, make_executor
 from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.content import of_texts
 from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.text import TextEncoderConfig
 from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
 
 CONFIG = TextEncoderConfig(name="hashed", model="hashed")
-TEXTS = [f"movie number {i} " + "x " * (i % 7) for i in range(40)]
+TEXTS = of_texts(f"movie number {i} " + "x " * (i % 7) for i in range(40))
 
 
 def nothing(done: int, total: int) -> None: ...
@@ -54,8 +55,11 @@ def test_foreign_space_and_unknown_executor(tmp_path: Path) -> None:
 
 @pytest.fixture
 def two_nodes(tmp_path: Path) -> Iterator[str]:
+    from ray._common.utils import get_default_ray_temp_dir
     from ray.cluster_utils import Cluster
 
+    # A head with a folder of its own still notes its address in the default one, and does not make it.
+    Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
     # Short names: Ray's sockets live there, and their paths may have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="r1") as first, tempfile.TemporaryDirectory(prefix="r2") as second:
         elsewhere = tmp_path / "elsewhere"
@@ -83,7 +87,7 @@ def test_two_nodes_give_the_local_table(tmp_path: Path, two_nodes: str) -> None:
 
     Shared: the machine's file system with the installed code and weights. The cache's folder is given to the driver only.
     """
-    executor = RayExecutor(two_nodes, workers=2, batch=4, cpus_per_worker=2, at_once=True, no_progress_seconds=60)
+    executor = RayExecutor(two_nodes, workers=2, batch=4, cpus_per_worker=2, at_once=True, no_progress_seconds=150)
     cache = EmbeddingCache(tmp_path, CONFIG.space())
     seen: list[int] = []
     executor.embed(CONFIG, TEXTS, cache, lambda done, total: seen.append(done))

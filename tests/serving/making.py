@@ -14,6 +14,7 @@ from recsys.artifacts.artifact import Artifact, Manifest, write_artifact
 from recsys.data.catalog import ItemCatalog
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
+from recsys.embeddings.content import of_texts
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import FusedRanker
@@ -48,7 +49,7 @@ def catalog() -> ItemCatalog:
 
 def ranker(seed: int = 0) -> FusedRanker:
     config = FusionConfig(encoder=SasRecConfig(dim=DIM, blocks=1, max_length=10, dropout=0.0))
-    vectors = encoder().encode(catalog().texts(TEMPLATE))
+    vectors = encoder().encode(of_texts(catalog().texts(TEMPLATE)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FusionNetwork(config, N_ITEMS, {"text": TEXT_DIM})

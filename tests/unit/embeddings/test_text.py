@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from recsys.embeddings.content import of_texts
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
 from recsys.errors import ConfigError, DataError
 
@@ -23,10 +24,10 @@ def close(left: np.ndarray, right: np.ndarray, encoder: TextEncoder) -> bool:
 
 
 def test_batch_equals_single_and_order_is_kept(encoder: TextEncoder) -> None:
-    vectors = encoder.encode(TEXTS)
+    vectors = encoder.encode(of_texts(TEXTS))
     assert vectors.shape == (4, encoder.dim) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert close(vectors, np.concatenate([encoder.encode([text]) for text in TEXTS]), encoder)
-    np.testing.assert_array_equal(vectors, encoder.encode(TEXTS))
+    assert close(vectors, np.concatenate([encoder.encode(of_texts([text])) for text in TEXTS]), encoder)
+    np.testing.assert_array_equal(vectors, encoder.encode(of_texts(TEXTS)))
 
 
 def test_padding_moves_nothing(encoder: TextEncoder) -> None:
@@ -39,7 +40,7 @@ def test_padding_moves_nothing(encoder: TextEncoder) -> None:
 def test_long_text_is_windowed_not_cut(encoder: TextEncoder) -> None:
     before = encoder.chunked
     long = "robot " * 400
-    vectors = encoder.encode([long + "opera " * 400, long])
+    vectors = encoder.encode(of_texts([long + "opera " * 400, long]))
     assert encoder.chunked == before + 2
     assert (vectors[0] * vectors[1]).sum() < 0.999
 
@@ -51,8 +52,8 @@ def test_space_without_loading_is_the_loaded_one(encoder: TextEncoder) -> None:
 
 def test_no_text_is_an_error(encoder: TextEncoder) -> None:
     with pytest.raises(DataError, match="no tokens"):
-        encoder.encode([""])
-    assert encoder.encode([]).shape == (0, encoder.dim)
+        encoder.encode(of_texts([""]))
+    assert encoder.encode(of_texts([])).shape == (0, encoder.dim)
 
 
 def test_minilm_agrees_with_its_published_recipe() -> None:
@@ -67,7 +68,7 @@ def test_minilm_agrees_with_its_published_recipe() -> None:
         hidden = AutoModel.from_pretrained(folder, dtype=torch.float32)(**tokens).last_hidden_state
     mask = tokens["attention_mask"].unsqueeze(-1)
     expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1).numpy()
-    np.testing.assert_allclose(TextEncoder.load(MINILM).encode(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(TextEncoder.load(MINILM).encode(of_texts(TEXTS)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["package:no-such-package", "./no/such/folder"])
