@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from recsys.config import Config
 from recsys.embeddings.content import Content
-from recsys.embeddings.converted import folder_of, is_whole, store
 from recsys.embeddings.encoder import Encoder, require_finite
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.pooling import masked_mean
 from recsys.embeddings.space import EmbeddingSpace
-from recsys.embeddings.weights import Weights, find_weights
 from recsys.errors import ConfigError, DataError
 from recsys.types import FloatArray
+from recsys.weights.converted import folder_of, is_whole, store
+from recsys.weights.find import Weights, find_weights
 
 HASHED = "hashed"
 _log = logging.getLogger(__name__)

@@ -60,7 +60,7 @@ def test_minilm_agrees_with_its_published_recipe() -> None:
     """Mean over the attention mask, then unit length: the sentence-transformers recipe of this model."""
     from transformers import AutoModel, AutoTokenizer
 
-    from recsys.embeddings.weights import find_weights
+    from recsys.weights.find import find_weights
 
     folder = find_weights(MINILM.model).folder
     tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.embeddings import converted
+from recsys.weights import converted
 
 
 class Saver:
