@@ -11,7 +11,7 @@ from pipelines.evaluate import EvaluateConfig
 from pipelines.ingest import IngestConfig
 from pipelines.publish import PublishConfig
 from recsys.config import Config
-from recsys.embeddings.text import TextEncoderConfig
+from recsys.embeddings.configs import EncoderConfig
 from recsys.heads.fusion import FusionConfig
 
 
@@ -45,7 +45,7 @@ class RunConfig(Config):
     """Name of the registered model."""
     data: IngestConfig
     cold: ColdConfig = ColdConfig()
-    embed: tuple[TextEncoderConfig, ...] = ()
+    embed: tuple[EncoderConfig, ...] = ()
     """One embedding table each; empty: an ID-only model."""
     backbone: FusionConfig = FusionConfig()
     """The ID-only SASRec."""

@@ -13,15 +13,15 @@ from pipelines import ingest
 from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.content import of_texts
 from recsys.embeddings.table import EmbeddingTable
-from recsys.embeddings.text import TextEncoderConfig
 from recsys.errors import DataError
 
 VERSION = 1
 
 
-def run(config: TextEncoderConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
+def run(config: EncoderConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
     catalog = ingest.load(inputs["data"]).catalog
     texts = catalog.texts(config.template)
     with_text = np.array([bool(text) for text in texts])

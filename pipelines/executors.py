@@ -17,9 +17,10 @@ import numpy as np
 
 from recsys import errors
 from recsys.embeddings.cache import EmbeddingCache
+from recsys.embeddings.configs import EncoderConfig, parse_encoder
 from recsys.embeddings.content import Content
 from recsys.embeddings.encoder import Encoder
-from recsys.embeddings.text import TextEncoder, TextEncoderConfig
+from recsys.embeddings.loading import load_encoder
 from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
 
 Progress = Callable[[int, int], None]
@@ -33,7 +34,7 @@ class Executor(Protocol):
     @property
     def name(self) -> str: ...
 
-    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
+    def embed(self, config: EncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
         """progress(done, total) after each batch. Raises RetryableError, NonFiniteError, SpaceMismatchError."""
         ...
 
@@ -43,10 +44,10 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, *, load: Callable[[TextEncoderConfig], Encoder] = TextEncoder.load, batch: int = BATCH) -> None:
+    def __init__(self, *, load: Callable[[EncoderConfig], Encoder] = load_encoder, batch: int = BATCH) -> None:
         self._load, self._batch = load, batch
 
-    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
+    def embed(self, config: EncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
         batches, total = _missing_batches(contents, cache, self._batch)
         if not total:
             return
@@ -67,7 +68,7 @@ class EncoderActor:
 
         # Ray limits an actor to one thread; the encoder is the only work on the machine.
         torch.set_num_threads(threads)
-        self._encoder = TextEncoder.load(TextEncoderConfig.parse(config))
+        self._encoder = load_encoder(parse_encoder(config))
         _require_space(self._encoder, space_id)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class RayExecutor:
         self._owned = False
         self.nodes: set[str] = set()
 
-    def embed(self, config: TextEncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
+    def embed(self, config: EncoderConfig, contents: Sequence[Content], cache: EmbeddingCache, progress: Progress) -> None:
         batches, total = _missing_batches(contents, cache, self._batch)
         if not total:
             return
@@ -155,7 +156,7 @@ class RayExecutor:
             raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {error}") from error
         self._owned = True
 
-    def _blocks(self, config: TextEncoderConfig, batches: list[list[Content]], space_id: str) -> Iterator[dict[str, Any]]:
+    def _blocks(self, config: EncoderConfig, batches: list[list[Content]], space_id: str) -> Iterator[dict[str, Any]]:
         import pyarrow as pa
         import ray
 

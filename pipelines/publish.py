@@ -21,7 +21,7 @@ from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact, Manifest, write_artifact
 from recsys.artifacts.atomic import read_json, write_json
 from recsys.config import Config
-from recsys.embeddings.text import TextEncoderConfig
+from recsys.embeddings.configs import EncoderConfig
 from recsys.errors import ArtifactError
 from recsys.evaluation.gate import decide
 from recsys.serving.bundle import KIND, load_bundle, save_bundle
@@ -43,7 +43,7 @@ class PublishConfig(Config):
 
 class ReleaseConfig(Config):
     name: str
-    encoders: tuple[TextEncoderConfig, ...]
+    encoders: tuple[EncoderConfig, ...]
     publish: PublishConfig
 
 

@@ -28,8 +28,9 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class TextEncoderConfig(Config):
-    """One text embedding. All but `name` and `token_budget` decide the embedding space."""
+    """One text embedding. All but `kind`, `name` and `token_budget` decide the embedding space."""
 
+    kind: Literal["text"] = "text"
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     """Name of the signal, e.g. "minilm"."""
     model: str

@@ -29,11 +29,12 @@ NOT_SCORABLE = "not scorable"
 EncoderLoader = Callable[[Mapping[str, Any]], "Encoder"]
 
 
-def load_text_encoder(config: Mapping[str, Any]) -> Encoder:
-    """From the plain values of a TextEncoderConfig, as a bundle keeps them."""
-    from recsys.embeddings.text import TextEncoder, TextEncoderConfig
+def load_plain_encoder(config: Mapping[str, Any]) -> Encoder:
+    """From the plain values of an `EncoderConfig`, as a bundle keeps them."""
+    from recsys.embeddings.configs import parse_encoder
+    from recsys.embeddings.loading import load_encoder
 
-    return TextEncoder.load(TextEncoderConfig.parse(dict(config), source="encoders.json of the bundle"))
+    return load_encoder(parse_encoder(dict(config), source="encoders.json of the bundle"))
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class _State:
 class Recommender:
     """Answers from one bundle. Every score comes from one function (`_scores`), whatever asks for it. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, *, load_encoder: EncoderLoader = load_text_encoder) -> None:
+    def __init__(self, bundle: Bundle, *, load_encoder: EncoderLoader = load_plain_encoder) -> None:
         self._bundle = bundle
         self._load_encoder = load_encoder
         self._encoders: dict[str, Encoder] = {}
