@@ -17,6 +17,10 @@ class DataError(RecsysError):
     """Input data cannot be used: missing file or column, nothing left after quarantine, wrong encoding."""
 
 
+class ImageError(DataError):
+    """A picture that cannot be decoded, or that is beyond a limit (its item keeps its text)."""
+
+
 class UnknownIdError(DataError):
     """An outside id (`user_id`, `item_id`) that the vocabulary does not hold."""
 
