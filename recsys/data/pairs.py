@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -158,4 +159,4 @@ def _ranges(per_item: IntArray, at_once: int) -> list[tuple[int, int]]:
     while cuts[-1] < len(per_item):
         before = running[cuts[-1] - 1] if cuts[-1] else 0
         cuts.append(max(cuts[-1] + 1, int(np.searchsorted(running, before + at_once, side="right"))))
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
