@@ -114,7 +114,8 @@ def fit(
             foreign = recbole.fit(baseline.settings, split, seed=seed, progress=progress)
             # The worker judges its epochs on our validation cases by our definition of NDCG@10.
             curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
-            return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, _cap(baseline.settings.max_seconds) if foreign.capped else None)
+            cap = _cap(baseline.settings.max_seconds) if foreign.capped else None
+            return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, cap, foreign.parameters, foreign.peak_mb)
 
 
 def _cap(seconds: float | None) -> str | None:

@@ -19,11 +19,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from recsys.errors import RecsysError
+from recsys.errors import NonFiniteError, RecsysError
 
 WORKER = Path(__file__).with_name("_recbole_worker.py")
 STDERR_LINES = 15
 """Last lines of the worker's stderr in an error message."""
+
+
+class NotFiniteAnswerError(NonFiniteError):
+    """The worker's words; who asked knows the names. row: of the queries (of the validation cases while training).
+    item: RecBole's row.  epoch: 0 after training."""
+
+    def __init__(self, row: int, item: int, value: str, epoch: int) -> None:
+        super().__init__(f"the RecBole model scored {value} for row {row} of the queries, row {item} of its items")
+        self.row, self.item, self.value, self.epoch = row, item, value, epoch
 
 
 class RecBoleProcess:
@@ -64,6 +73,7 @@ class RecBoleProcess:
 
         Raises:
             RecsysError: the worker ended, or said nothing for `silence_seconds`; with its last lines.
+            NotFiniteAnswerError: the model scored NaN or +inf.
         """
         with self._lock:
             if not self._end.alive:
@@ -78,6 +88,8 @@ class RecBoleProcess:
                     if "done" in message:
                         done: dict[str, Any] = message["done"]
                         return done
+                    if "not_finite" in message:
+                        raise NotFiniteAnswerError(**message["not_finite"])
                     if on_message is not None:
                         on_message(message)
             except BaseException:

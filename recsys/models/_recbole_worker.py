@@ -14,6 +14,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -36,6 +37,14 @@ K = 10
 
 class _Stop(Exception):  # noqa: N818 (leaves the training loop; no error)
     """Training ends here."""
+
+
+class _NotFinite(Exception):  # noqa: N818 (the parent knows the names, and raises the error)
+    """row: of the users that were asked for.  item: row of the item table.  epoch: 0 after training."""
+
+    def __init__(self, row: int, item: int, value: float) -> None:
+        super().__init__(row, item, value)
+        self.row, self.item, self.value, self.epoch = row, item, value, 0
 
 
 def _patch() -> None:
@@ -128,7 +137,11 @@ class Session:
         def valid_epoch(*_: object, **__: object) -> tuple[float, dict[str, float]]:
             nonlocal capped
             epoch = len(history) + 1
-            ndcg = validation.ndcg(self)
+            try:
+                ndcg = validation.ndcg(self)
+            except _NotFinite as found:
+                found.epoch = epoch
+                raise
             spent = time.perf_counter() - started
             history.append({"epoch": epoch, "loss": float(trainer.train_loss_dict[epoch - 1]), "ndcg@10": ndcg, "seconds": spent})
             say({"epoch": epoch, "epochs": trainer.epochs, "numbers": history[-1]})
@@ -160,8 +173,16 @@ class Session:
             "best_epoch": best["epoch"],
             "capped": capped,
             "seconds": seconds,
-            "parameters": {name: self.config[name] for name in self.settings["report"]},
+            "settings": {name: self.config[name] for name in self.settings["report"]},
+            "parameters": self._parameters(),
+            "peak_mb": _peak_mb(),
         }
+
+    def _parameters(self) -> int:
+        """Trained numbers. RecBole's models without gradients hold one that is never used."""
+        from recbole.utils import ModelType
+
+        return 0 if self.model.type == ModelType.TRADITIONAL else sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def _state(self) -> dict[str, torch.Tensor]:
         """All that decides a score as dense tensors: weights, and what RecBole calls other parameters."""
@@ -212,24 +233,23 @@ class Session:
     # --- scores -----------------------------------------------------------------------------------------------------
 
     def scores(self, users: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """float32 (B, n_items): the model's own score of every row of its item table for each user row."""
-        self.model.eval()
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(users), ROWS):
-                inputs = self._interaction(users[start : start + ROWS], offsets[start : start + ROWS + 1], items)
-                parts.append(self._full_sort(inputs).float())
-        return torch.cat(parts) if parts else torch.zeros(0, self.n_items)
+        """float32 (B, n_items): the model's own score of every row of its item table for each user row; see `_finite`.
+
+        Raises:
+            _NotFinite: NaN or +inf for an item.
+        """
+        parts = self._by_rows(self._full_sort, users, offsets, items)
+        return _finite(torch.cat(parts).float()) if parts else torch.zeros(0, self.n_items)
 
     def states(self, users: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """float32 (B, d) of a sequential model."""
+        return torch.cat(self._by_rows(self._forward, users, offsets, items)).float()
+
+    def _by_rows(self, compute: Any, users: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
-        parts = []
         with torch.no_grad():
-            for start in range(0, len(users), ROWS):
-                inputs = self._interaction(users[start : start + ROWS], offsets[start : start + ROWS + 1], items)
-                parts.append(self._forward(inputs))
-        return torch.cat(parts).float()
+            starts = range(0, len(users), ROWS)
+            return [compute(self._interaction(users[start : start + ROWS], offsets[start : start + ROWS + 1], items)) for start in starts]
 
     def _forward(self, inputs: Any) -> torch.Tensor:
         states: torch.Tensor = self.model.forward(inputs[self.model.ITEM_SEQ], inputs[self.model.ITEM_SEQ_LEN])
@@ -287,7 +307,10 @@ class Session:
             found = self._table_of(self.n_items, states, full)
             return None if found is None else {"items": found}
         users = torch.arange(1, min(self.n_users, 65))
-        full = self.scores(users, torch.zeros(len(users) + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        try:
+            full = self.scores(users, torch.zeros(len(users) + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        except _NotFinite:
+            return None  # an error where somebody asks for these scores
         for table in self._tables(self.n_users):
             found = self._table_of(self.n_items, table[users], full)
             if found is not None:
@@ -327,7 +350,11 @@ class _Validation:
         total = 0.0
         for start in range(0, len(self.users), ROWS):
             stop = min(start + ROWS, len(self.users))
-            scores = session.scores(self.users[start:stop], self.offsets[start : stop + 1], self.items)
+            try:
+                scores = session.scores(self.users[start:stop], self.offsets[start : stop + 1], self.items)
+            except _NotFinite as found:
+                found.row += start
+                raise
             targets = self.targets[start:stop]
             of_target = scores.gather(1, targets[:, None]).clone()
             seen = self.seen_offsets[start : stop + 1]
@@ -341,11 +368,32 @@ class _Validation:
         return total / len(self.users) if len(self.users) else 0.0
 
 
+def _finite(scores: torch.Tensor) -> torch.Tensor:
+    """(B, n_items). -inf is how a model says "never this item": it becomes the lowest float32, below every score and equal
+    among its like. NaN and +inf are no scores. Column 0 is padding and may hold anything."""
+    items = scores[:, 1:]
+    if bool(torch.isfinite(items).all()):
+        return scores
+    bad = torch.isnan(items) | torch.isposinf(items)
+    if bool(bad.any()):
+        row, column = bad.nonzero()[0].tolist()
+        raise _NotFinite(row, column + 1, float(items[row, column]))
+    return scores.masked_fill(torch.isneginf(scores), torch.finfo(scores.dtype).min)
+
+
 def _known(offsets: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Ragged rows without the items that training never saw (row 0)."""
     kept = items > 0
     before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
     return before[offsets], items[kept]
+
+
+def _peak_mb() -> float:
+    """Highest resident memory of this process in MiB, 0 where the system does not tell. `ru_maxrss` would begin with the parent's."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        return int(found[1]) / 1024 if found else 0.0
+    return 0.0
 
 
 def _end_with_parent(parent: int) -> None:
@@ -379,17 +427,22 @@ def main(folder: Path, scratch: Path, parent: int) -> None:
 
     session = Session(folder, scratch)
     for line in sys.stdin:
-        request = json.loads(line)
-        answer: dict[str, Any] = {}
-        if request["do"] == "train":
-            answer = session.train(say)
-        elif request["do"] == "open":
-            session.open()
-        else:
-            asked = load_file(request["question"])
-            compute = {"scores": session.scores, "states": session.states}[request["do"]]
-            save_file({"values": compute(asked["users"], asked["offsets"], asked["items"]).contiguous()}, request["answer"])
-        say({"done": answer})
+        try:
+            say({"done": _answer(session, json.loads(line), say)})
+        except _NotFinite as found:
+            say({"not_finite": {"row": found.row, "item": found.item, "value": str(found.value), "epoch": found.epoch}})
+
+
+def _answer(session: Session, request: dict[str, Any], say: Any) -> dict[str, Any]:
+    if request["do"] == "train":
+        return session.train(say)
+    if request["do"] == "open":
+        session.open()
+        return {}
+    asked = load_file(request["question"])
+    compute = {"scores": session.scores, "states": session.states}[request["do"]]
+    save_file({"values": compute(asked["users"], asked["offsets"], asked["items"]).contiguous()}, request["answer"])
+    return {}
 
 
 if __name__ == "__main__":

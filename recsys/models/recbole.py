@@ -31,8 +31,8 @@ from recsys.config import Config
 from recsys.data.sequences import Sequences
 from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import ArtifactError, ConfigError, DataError
-from recsys.models._recbole_process import RecBoleProcess
+from recsys.errors import ArtifactError, ConfigError, DataError, NonFiniteError
+from recsys.models._recbole_process import NotFiniteAnswerError, RecBoleProcess
 from recsys.rng import derive_seed
 from recsys.training.loop import Progress
 from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Queries
@@ -111,21 +111,27 @@ class RecBoleConfig(Config):
 @dataclass(frozen=True)
 class RecBoleFit:
     """history: one mapping an epoch (epoch, loss, ndcg@10 on validation, seconds so far).  seconds: of the training.
-    parameters: RecBole's settings of model and training, defaults included.  capped: what the cap cut, or None.
+    settings: RecBole's settings of model and training, defaults included.  capped: what the cap cut, or None.
+    parameters: trained numbers.  peak_mb: highest memory of the subprocess that trained, in MiB; 0 where the system does not tell.
     Close the scorer, or use it as a context manager, when it is not needed any more."""
 
     scorer: RecBoleScorer
     history: tuple[Mapping[str, float], ...]
     seconds: float
-    parameters: Mapping[str, Any]
+    settings: Mapping[str, Any]
     capped: str | None
     best_epoch: int
+    parameters: int
+    peak_mb: float
 
 
 class RecBoleScorer:
     """A fitted RecBole model that lives in `folder` and answers through a subprocess, which starts at the first need.
 
+    A score of -inf, a model's word for "never this item", comes as the lowest float32: below every score, above what is masked.
+
     Raises (from `score`):
+        NonFiniteError: NaN or +inf for an item; names the model, the user and the item.
         DataError: a query of a user (general models) or a history (sequential models) that training never saw.
         RecsysError: the subprocess died; with its last lines.
     """
@@ -203,11 +209,23 @@ class RecBoleScorer:
                 self._process = process
             try:
                 values = self._process.compute(what, torch.from_numpy(users), offsets, items)
+            except NotFiniteAnswerError as found:
+                self.close()
+                raise self._not_finite(found, queries) from None
             except BaseException:
                 self.close()
                 raise
         answered: FloatArray = values.numpy()
         return answered
+
+    def _not_finite(self, found: NotFiniteAnswerError, queries: Queries) -> NonFiniteError:
+        user_num, item_num = int(queries.user_nums[found.row]), int(np.flatnonzero(self._item_rows == found.item)[0])
+        known = 0 <= user_num < len(self._users)
+        user = f"user_num {user_num} (user_id {self._users.ids[user_num]!r})" if known else f"a user outside the vocabulary (query {found.row})"
+        return NonFiniteError(
+            f"RecBole's {self.name} scored {found.value} for {user}, item_num {item_num} (item_id {self._items.ids[item_num]!r}): "
+            "scores are finite, or -inf for an item that is never to be recommended; train again with a lower learning rate"
+        )
 
     def _known_users(self, queries: Queries) -> IntArray:
         """int64 (B,) RecBole rows."""
@@ -269,6 +287,7 @@ def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | 
 
     Raises:
         DataError: an id that an atomic file cannot hold.
+        NonFiniteError: the model scored NaN or +inf for a validation case; names the model, the epoch and the user.
         RecsysError: RecBole failed; with its last lines.
     """
     temporary = tempfile.TemporaryDirectory(prefix="recsys-recbole-fit-")
@@ -282,7 +301,14 @@ def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | 
         if progress is not None:
             progress(message["epoch"], message["epochs"], message["numbers"])
 
-    found = process.ask({"do": "train"}, hear)
+    try:
+        found = process.ask({"do": "train"}, hear)
+    except NotFiniteAnswerError as wrong:
+        user_num = int(split.validation.user_nums[wrong.row])
+        raise NonFiniteError(
+            f"RecBole's {config.model} scored {wrong.value} after epoch {wrong.epoch} for user_num {user_num} (user_id {split.users.ids[user_num]!r}), "
+            "a validation case: scores are finite, or -inf for an item that is never to be recommended; lower the learning rate"
+        ) from None
     (folder / "validation.safetensors").unlink()
     write_json(folder / "facts.json", {"model": config.model} | {name: found[name] for name in ("sequential", "needs_user", "vectors")})
     in_process = found["vectors"] and not found["sequential"]
@@ -291,7 +317,8 @@ def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | 
     kind = RecBoleBackbone if found["vectors"] else RecBoleScorer
     scorer = kind(folder, threads=config.threads, silence_seconds=config.silence_seconds, process=None if in_process else process)
     scorer._temporary = temporary  # lives as long as the scorer
-    return RecBoleFit(scorer, tuple(found["history"]), found["seconds"], found["parameters"], found["capped"], found["best_epoch"])
+    facts = {name: found[name] for name in ("seconds", "settings", "capped", "best_epoch", "parameters", "peak_mb")}
+    return RecBoleFit(scorer, tuple(found["history"]), **facts)
 
 
 @cache

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from recsys.data.interactions import Interactions
 from recsys.data.sequences import Sequences
 from recsys.data.split import Cases, Split, SplitConfig, make_split
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.errors import ConfigError, DataError, NonFiniteError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.models import _recbole_process, _recbole_worker
 from recsys.models._recbole_process import RecBoleProcess
@@ -222,6 +223,65 @@ def test_a_sequential_state_reads_the_order_and_the_last_items(gru: RecBoleFit, 
     assert np.abs(whole - turned).max() > 1e-4
 
 
+# --- numbers that are none ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def poisoned(fitted: RecBoleFit, folder: Path, name: str, place: Any, value: float) -> Iterator[RecBoleScorer]:
+    """The saved model with some values of one of its arrays overwritten."""
+    fitted.scorer.save(folder)
+    weights = load_file(folder / "weights.safetensors")
+    weights[f"other/{name}"][place] = value
+    save_file(weights, folder / "weights.safetensors")
+    with RecBoleScorer.load(folder, threads=1) as scorer:
+        yield scorer
+
+
+def test_a_score_that_is_nan_names_model_user_and_item(ease: RecBoleFit, split: Split, tmp_path: Path) -> None:
+    """EASE multiplies the user's interactions: one that is NaN spoils this row and no other."""
+    user_num, starts = 4, load_file(ease.scorer._folder / "weights.safetensors")["other/interaction_matrix.indptr"]
+    row, others = ease.scorer._user_rows[user_num], np.setdiff1d(np.arange(len(split.users)), [user_num])
+    with poisoned(ease, tmp_path, "interaction_matrix.data", starts[row], np.nan) as scorer:
+        assert np.isfinite(scorer.score(Queries(others, [split.train[0]] * len(others)), np.arange(split.n_items))).all()
+        with pytest.raises(NonFiniteError, match=rf"EASE scored nan for user_num {user_num} \(user_id '{split.users.ids[user_num]}'\), item_num \d+ \(item_id"):
+            evaluate(scorer, split.test, split=split)
+
+
+def test_plus_infinity_is_no_score(ease: RecBoleFit, split: Split, tmp_path: Path) -> None:
+    with poisoned(ease, tmp_path, "item_similarity", ..., np.inf) as scorer, pytest.raises(NonFiniteError, match="EASE scored inf for user_num"):
+        scorer.score(of_training(split), np.arange(split.n_items))
+
+
+def test_minus_infinity_means_never(ease: RecBoleFit, split: Split, tmp_path: Path) -> None:
+    """It ranks below every score, finite as the evaluator asks, and such items tie among themselves."""
+    never, lowest = split.items.nums(["i9", "i12"]), np.finfo(np.float32).min
+    with poisoned(ease, tmp_path, "item_similarity", (..., ease.scorer._item_rows[never]), -np.inf) as scorer:
+        scores = scorer.score(of_training(split), np.arange(split.n_items))
+    rest = np.setdiff1d(np.flatnonzero(ease.scorer.scorable_items()), never)
+    assert (scores[:, never] == lowest).all() and (scores[:, rest] > lowest).all() and np.isfinite(scores).all()
+
+
+def test_a_training_that_ends_in_nan_is_an_error_not_a_perfect_model(split: Split, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """NaN is neither above nor equal to a target: counted as it stands, such a model would rank every target first."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, runpy\n"
+        "from recsys.models import _recbole_worker as worker\n"
+        "ask = worker.Session._full_sort\n"
+        "def spoilt(self, inputs):\n"
+        "    found = ask(self, inputs).clone()\n"
+        "    found[2, 5] = float('nan')\n"
+        "    return found\n"
+        "worker.Session._full_sort = spoilt\n"
+        "worker.main(worker.Path(sys.argv[1]), worker.Path(sys.argv[2]), int(sys.argv[3]))\n"
+    )
+    monkeypatch.setattr(_recbole_process, "WORKER", script)
+    monkeypatch.setenv("PYTHONPATH", str(Path(_recbole_worker.__file__).parents[2]))
+    user = split.users.ids[split.validation.user_nums[2]]
+    with pytest.raises(NonFiniteError, match=rf"BPR scored nan after epoch 1 for user_num 2 \(user_id '{user}'\), a validation case"):
+        fit(config("BPR", epochs=2), split, seed=0)
+
+
 # --- configuration ------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +309,14 @@ def test_numbers_that_yaml_leaves_as_text_are_numbers() -> None:
 def test_the_cap_stops_after_the_epoch_that_passes_it_and_says_so(gru: RecBoleFit, bpr: RecBoleFit) -> None:
     assert len(gru.history) == 1 and gru.capped is not None and gru.capped.startswith("stopped after epoch 1 of 3")
     assert len(bpr.history) == 40 and bpr.capped is None
-    assert bpr.parameters == {"embedding_size": 16, "learner": "adam", "learning_rate": 0.02, "train_batch_size": 64, "weight_decay": 0.0}
+    assert bpr.settings == {"embedding_size": 16, "learner": "adam", "learning_rate": 0.02, "train_batch_size": 64, "weight_decay": 0.0}
+
+
+def test_a_fit_states_its_parameters_and_the_memory_of_its_process(ease: RecBoleFit, bpr: RecBoleFit, split: Split) -> None:
+    trained = int((split.item_counts() > 0).sum())
+    assert bpr.parameters == 16 * (len(split.users) + 1 + trained + 1)  # a row of padding each
+    assert ease.parameters == 0
+    assert bpr.peak_mb > 100  # torch alone
 
 
 # --- the subprocess -----------------------------------------------------------------------------------------------------
