@@ -10,12 +10,11 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipelines.baselines import Baseline
+from pipelines.board_folders import CONFIGS
 from pipelines.ingest import IngestConfig
 from recsys.config import Config, apply_overrides, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.errors import ConfigError
-
-CONFIGS = Path("experiments/configs")
 
 
 class BoardConfig(Config):

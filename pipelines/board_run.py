@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from pipelines.board_config import BoardConfig
+from pipelines.board_folders import BOARDS, STATE
 from pipelines.ledger import code_version
 from pipelines.progress import RichReporter
 from recsys.artifacts.atomic import read_json, write_json
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from recsys.evaluation.evaluate import Evaluation
     from recsys.types import IntArray, Scorer
 
-BOARDS = Path("experiments/boards")
-STATE = Path(".recsys/boards")
-"""Checkpoints; may be deleted when nothing runs."""
 CUTOFFS = (5, 10, 20)
 CHOSEN_BY = "ndcg@10"
 CATEGORIES = 8

@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.board_folders import BOARDS, PUBLISHED
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.evaluation.board import Board, BoardRow
 
-BOARDS = Path("experiments/boards")
-PUBLISHED = Path("experiments/published")
 WIDTH = 200
 """Columns of a table that is piped: nothing is cut off."""
 

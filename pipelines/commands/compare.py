@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.commands.board import BOARDS, WIDTH
+from pipelines.board_folders import BOARDS
+from pipelines.commands.board import WIDTH
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,16 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.evaluation.bootstrap import BLOCK, RESAMPLES
+from recsys.evaluation.bootstrap import RESAMPLES, resampled_means
 from recsys.evaluation.metrics import MetricArray
 from recsys.evaluation.report import plain
 from recsys.evaluation.run_record import RunRecord
 from recsys.evaluation.run_values import Run, one_split, values_over_seeds
 from recsys.evaluation.significance import holm
-from recsys.rng import numpy_generator
 
 TESTED = ("recall@10", "ndcg@10", "mrr@10", "recall@5", "ndcg@5", "recall@20", "ndcg@20")
 ORDER = "ndcg@10"
@@ -136,7 +134,7 @@ def _board(runs: Sequence[Run], seed: int, resamples: int) -> Board:
     values = {name: values_over_seeds(seeds, tested) for name, seeds in models.items()}
     measured: dict[str, dict[str, Measured]] = {name: {} for name in models}
     for metric in tested:
-        means = resampled_table(np.column_stack([values[name][metric] for name in models]), seed, resamples)
+        means = resampled_means(np.column_stack([values[name][metric] for name in models]), seed, resamples)
         deviations = [_spread([record.metrics[metric] for _, record in seeds]).deviation for seeds in models.values()]
         for name, entry in zip(models, _column([values[name][metric] for name in models], means, deviations), strict=True):
             measured[name][metric] = entry
@@ -146,24 +144,7 @@ def _board(runs: Sequence[Run], seed: int, resamples: int) -> Board:
     return Board(facts.dataset, facts.protocol, facts.split_hash, facts.cases, tuple(rows), {k: int(v) for k, v in counts.items()})
 
 
-def resampled_table(values: MetricArray, seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """float64 (resamples, M): `bootstrap.resampled_means` of each column of `values` (N, M), by the same draws.
-
-    The draws become counts of each case, so that all columns cost one matrix product.
-    """
-    generator = numpy_generator(seed, "evaluation", "bootstrap")
-    n = len(values)
-    means = np.full((resamples, values.shape[1]), np.nan)
-    step = max(1, BLOCK // max(n, 1))
-    for start in range(0, resamples if n else 0, step):
-        stop = min(start + step, resamples)
-        draws = generator.integers(0, n, size=(stop - start, n))
-        counts = np.stack([np.bincount(row, minlength=n) for row in draws]).astype(np.float64)
-        means[start:stop] = counts @ values / n
-    return means
-
-
-def _column(values: Sequence[MetricArray], means: NDArray[np.float64], deviations: Sequence[float]) -> list[Measured]:
+def _column(values: Sequence[MetricArray], means: MetricArray, deviations: Sequence[float]) -> list[Measured]:
     """One metric of all models, in their order; means (resamples, models)."""
     observed = np.array([float(v.mean()) if len(v) else math.nan for v in values])
     low, high = np.quantile(means, (0.025, 0.975), axis=0)

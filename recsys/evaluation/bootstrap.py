@@ -13,13 +13,13 @@ BLOCK = 4_000_000
 
 
 def resampled_means(values: MetricArray, seed: int, resamples: int = RESAMPLES) -> MetricArray:
-    """float64 (resamples, ...): means of N draws with replacement of values (N, ...). The draws follow from seed and N
-    alone, so two arrays of the same cases are resampled together (paired)."""
+    """float64 (resamples, ...): means of N draws with replacement of values (N, ...), NaN without any. The draws follow from
+    seed and N alone, so two arrays of the same cases are resampled together (paired)."""
     generator = numpy_generator(seed, "evaluation", "bootstrap")
     n = len(values)
-    means = np.empty((resamples, *values.shape[1:]), dtype=np.float64)
-    step = max(1, BLOCK // n)
-    for start in range(0, resamples, step):
+    means = np.full((resamples, *values.shape[1:]), np.nan)
+    step = max(1, BLOCK // max(n, 1))
+    for start in range(0, resamples if n else 0, step):
         stop = min(start + step, resamples)
         # How often each case was drawn, once for all columns: cheaper than to gather their values.
         times = np.stack([np.bincount(drawn, minlength=n) for drawn in generator.integers(0, n, size=(stop - start, n))])

@@ -9,8 +9,7 @@ import pytest
 
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.evaluation import board_html, board_text
-from recsys.evaluation.board import FIGURES, Board, Mark, board_json, build_boards, resampled_table
-from recsys.evaluation.bootstrap import resampled_means
+from recsys.evaluation.board import FIGURES, Board, Mark, board_json, build_boards
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.published import Published
 from recsys.evaluation.run_comparison import compare_runs, compare_slices, detectable_difference, verdict
@@ -98,13 +97,6 @@ def test_gaps_are_holm_corrected_paired_bootstraps(tmp_path: Path) -> None:
     expected = {low: min(1.0, 2 * low), high: max(min(1.0, 2 * low), high)}
     gaps = {row.model: row.metrics["ndcg@10"].gap for row in board.rows}
     assert math.isnan(gaps["a"]) and gaps["b"] == expected[p_b] and gaps["c"] == expected[p_c]
-
-
-def test_columns_are_resampled_by_the_draws_of_one() -> None:
-    values = np.random.default_rng(2).random((37, 3))
-    table = resampled_table(values, 5, 50)
-    for column in range(3):
-        np.testing.assert_allclose(table[:, column], resampled_means(values[:, column], 5, 50), atol=1e-12)
 
 
 def test_seeds_are_averaged_and_their_deviation_shown(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_resampled_means_are_those_of_the_drawn_values(monkeypatch: pytest.Monke
     expected = values[drawn].mean(axis=1)
     np.testing.assert_allclose(resampled_means(values, 4, 50), expected, atol=1e-15)
     np.testing.assert_allclose(resampled_means(values[:, 1], 4, 50), expected[:, 1], atol=1e-15)
+    assert np.isnan(resampled_means(values[:0], 4, 50)).all() and resampled_means(values[:0], 4, 50).shape == (50, 3)
     monkeypatch.setattr("recsys.evaluation.bootstrap.BLOCK", 40)
     np.testing.assert_allclose(resampled_means(values, 4, 50), expected, atol=1e-15)
     assert percentile_interval(values[:, 1], 4, resamples=50) == pytest.approx(tuple(np.quantile(expected[:, 1], (0.025, 0.975))))
