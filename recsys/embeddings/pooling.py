@@ -1,9 +1,18 @@
-"""Pooling over token positions."""
+"""Pooling over token positions. All of it is differentiable."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Pooling = Literal["mean", "last"]
+
+
+def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
+    """States `hidden` (B, L, d) at the positions where `mask` (B, L) is non-zero -> float32 (B, d). None: every position counts."""
+    return masked_mean(hidden, mask) if pooling == "mean" else last_state(hidden, mask)
 
 
 def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
@@ -16,4 +25,13 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.mean(dim=1)
     kept = mask.bool().unsqueeze(-1)
-    return torch.where(kept, values, torch.zeros((), dtype=values.dtype)).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+    return torch.where(kept, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+
+
+def last_state(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """The state at the last position where `mask` (B, L) is non-zero -> float32 (B, d). None: the last position."""
+    if mask is None:
+        return hidden[:, -1].float()
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (mask.bool() * positions).amax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last].float()

