@@ -54,8 +54,7 @@ def board(
         run_models(dataset, models, range(seeds), Console(stderr=as_json), threads=threads, folder=folder / dataset, force=force)
     runs = read_board(folder / dataset)
     if not runs:
-        known = sorted({path.parent.name for path in folder.glob("*/*-seed*.json")})
-        raise ConfigError(f"{folder / dataset}: no runs; there are boards of: {', '.join(known) or 'nothing yet'}. Fill one: recsys board DATASET --run MODEL")
+        raise ConfigError(f"{folder / dataset}: no runs; {known_boards(folder)}. Fill one: recsys board DATASET --run MODEL")
     figures = Published.of_dataset(dataset, published)
     boards = build_boards(runs)
     files = {"markdown": folder / dataset / "board.md", "html": folder / dataset / "board.html"}
@@ -74,6 +73,11 @@ def board(
     for each in boards:
         _show(each, console)
     console.print("written: " + ", ".join(str(path) for path in files.values()), markup=False, highlight=False, soft_wrap=True)
+
+
+def known_boards(folder: Path) -> str:
+    known = sorted({path.parent.name for path in folder.glob("*/*-seed*.json")})
+    return f"there are boards of: {', '.join(known) or 'nothing yet'}"
 
 
 def _show(board: Board, console: Console) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.board_folders import BOARDS
-from pipelines.commands.board import WIDTH
+from pipelines.commands.board import WIDTH, known_boards
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def compare(
     from recsys.evaluation.run_comparison import compare_runs, compare_slices, verdict
 
     runs_a, runs_b = _runs(a, folder), _runs(b, folder)
+    if {path.resolve() for path, _ in runs_a} == {path.resolve() for path, _ in runs_b}:
+        raise ConfigError(f"A ({a}) and B ({b}) are the same runs: there is nothing to compare; {_known(runs_a[0][0].parent, besides=runs_a[0][1].model)}")
     name_a, name_b = _name(runs_a, a), _name(runs_b, b)
     if name_a == name_b:
         name_a, name_b = a, b
@@ -82,17 +84,25 @@ def _runs(reference: str, folder: Path) -> list[Run]:
     path = Path(reference)
     if path.suffix == ".json":
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file; expected a run's JSON, or DATASET/MODEL")
+            raise ConfigError(f"{path}: no such file; expected a run's JSON, or DATASET/MODEL; {known_boards(folder)}")
         return [(path, read_run(path))]
     dataset, slash, model = reference.rpartition("/")
     if not slash:
-        raise ConfigError(f"{reference!r}: expected a run's JSON, or DATASET/MODEL such as ml-100k/sasrec")
+        raise ConfigError(f"{reference!r}: expected a run's JSON, or DATASET/MODEL such as ml-100k/sasrec; {known_boards(folder)}")
     board = read_board(folder / dataset)
+    if not board:
+        raise ConfigError(f"{folder / dataset}: no runs; {known_boards(folder)}")
     found = [run for run in board if run[1].model == model]
     if not found:
-        known = ", ".join(dict.fromkeys(record.model for _, record in board))
-        raise ConfigError(f"{folder / dataset}: no run of {model!r}; there are: {known or 'none'}")
+        raise ConfigError(f"{folder / dataset}: no run of {model!r}; {_known(folder / dataset)}")
     return found
+
+
+def _known(board: Path, besides: str | None = None) -> str:
+    from recsys.evaluation.run_record import read_board
+
+    others = dict.fromkeys(record.model for _, record in read_board(board) if record.model != besides)
+    return f"there are{' also' if besides else ''}: {', '.join(others) or 'none'}"
 
 
 def _name(runs: list[Run], reference: str) -> str:

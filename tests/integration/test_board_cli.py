@@ -108,9 +108,12 @@ def test_compare(tmp_path: Path, recsys: Callable[..., Done]) -> None:
     assert done.returncode == 0, done.stderr
     (metric,) = json.loads(done.stdout)["metrics"]
     assert metric["difference"] == 0.5 and metric["better"] == 40 and metric["effect"] is None
-    shown = recsys("compare", "toy/one", "toy/one", "--folder", str(tmp_path), "--slices")
+    put(tmp_path, "twin", 0)
+    shown = recsys("compare", "toy/one", "toy/twin", "--folder", str(tmp_path), "--slices")
     assert shown.returncode == 0, shown.stderr
     assert "cannot be told apart on ndcg@10" in shown.stdout
+    unknown = recsys("compare", "toy/one", "toy/twin", "--folder", str(tmp_path), "--metric", "ndgc@10")
+    assert unknown.returncode == 64 and "unknown metric 'ndgc'; known are: recall" in unknown.stderr
 
 
 @pytest.mark.parametrize(
@@ -120,9 +123,10 @@ def test_compare(tmp_path: Path, recsys: Callable[..., Done]) -> None:
         (("board", "toy"), 65, "not of one split"),
         (("compare", "toy/one", "toy/other"), 65, "not of one split"),
         (("compare", "toy/one", "toy/none"), 64, "no run of 'none'; there are: one, other"),
-        (("compare", "toy/one", "one"), 64, "DATASET/MODEL"),
+        (("compare", "toy/one", "none/one"), 64, "no runs; there are boards of: toy"),
+        (("compare", "toy/one", "one"), 64, "DATASET/MODEL such as ml-100k/sasrec; there are boards of: toy"),
         (("compare", "toy/one", "none.json"), 64, "no such file"),
-        (("compare", "toy/one", "toy/one", "--metric", "ndgc@10"), 64, "unknown metric 'ndgc'; known are: recall"),
+        (("compare", "toy/one", "toy/one"), 64, "are the same runs: there is nothing to compare; there are also: other"),
     ],
 )
 def test_mistakes(tmp_path: Path, recsys: Callable[..., Done], arguments: tuple[str, ...], code: int, message: str) -> None:
