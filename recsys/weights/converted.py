@@ -1,4 +1,4 @@
-"""A GGUF model converted once: bf16/float32 safetensors and tokenizer.json in a cache folder. Never required, only faster."""
+"""A model converted once to safetensors, kept in a cache folder. Never required, only faster."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def store(folder: Path, model: Any, tokenizer: Any) -> bool:
-    """Write under a temporary name, then rename: another process sees all or nothing. False where the disk refuses; the caller goes on without."""
+def store(folder: Path, *parts: Any) -> bool:
+    """Each part's `save_pretrained` writes under a temporary name, which is then renamed: another process sees all or nothing.
+
+    False where the disk refuses; the caller goes on without.
+    """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        for part in parts:
+            part.save_pretrained(temporary)
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())

