@@ -86,8 +86,9 @@ class ItemPairs:
         meetings = np.bincount(self.left, counts, self.n_items) + np.bincount(self.right, counts, self.n_items)
         # In logarithms: a product of two popularities to a power may leave the range of a float.
         log = config.exponent * np.log(counts) - config.popularity * (np.log(meetings[self.left]) + np.log(meetings[self.right]))
-        weights: npt.NDArray[np.float64] = np.exp(log - log.max())
-        return weights / weights.sum()
+        weights = np.exp(log - log.max())
+        shares: npt.NDArray[np.float64] = weights / weights.sum()
+        return shares
 
 
 class PairSampler:

@@ -116,7 +116,8 @@ def make_trainable(model: nn.Module, tuning: LoraTuning | LayersTuning, layers: 
     for name, parameter in model.named_parameters():
         if name.startswith(inside) and (isinstance(tuning, LayersTuning) or ".lora_" in name):
             parameter.data = parameter.data.float()
-            chosen[name.replace(f".{_PEFT_NAME}.", ".")] = parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+            chosen[name.replace(f".{_PEFT_NAME}.", ".")] = parameter
     return chosen
 
 
@@ -143,7 +144,7 @@ def _inject(model: nn.Module, tuning: LoraTuning, inside: tuple[str, ...]) -> No
     for module in model.modules():
         if hasattr(module, "lora_A"):
             # The maps of LoRA are computed in the dtype of the others.
-            module.cast_input_dtype_enabled = False
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def _low_rank(stored: Mapping[str, Tensor], tuning: LoraTuning) -> dict[str, Tensor]:

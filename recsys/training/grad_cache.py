@@ -36,7 +36,7 @@ def backward_in_chunks(encode: Callable[[Chunk], Tensor], chunks: Sequence[Chunk
     value.backward()  # type: ignore[no-untyped-call]
     assert vectors.grad is not None
     after = torch.get_rng_state()
-    gradients = vectors.grad.split([len(part) for part in parts])
+    gradients = torch.split(vectors.grad, [len(part) for part in parts])
     for chunk, state, gradient in zip(chunks, states, gradients, strict=True):
         torch.set_rng_state(state)
         encode(chunk).backward(gradient)  # type: ignore[no-untyped-call]

@@ -1,0 +1,70 @@
+"""A transformer cut in two computes what the whole computes."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from recsys.embeddings.layers import LowerHalf, UpperHalf, first_of_last, layers_of
+from recsys.errors import ConfigError
+
+SIZES = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
+DECODERS = {"num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def tiny(kind: str, **others: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    extra = {} if "bert" in kind else {**DECODERS, **({"head_dim": 8} if kind == "qwen3" else {})}
+    return AutoModel.from_config(AutoConfig.for_model(kind, **{**SIZES, **extra, **others})).eval()
+
+
+IDS = torch.tensor([[5, 9, 11, 40, 2], [7, 8, 3, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "bert", "roberta"])
+@pytest.mark.parametrize("first", [0, 1, 3])
+@torch.inference_mode()
+def test_halves_equal_the_whole(kind: str, first: int) -> None:
+    model = tiny(kind)
+    options = {"attention_mask": MASK} if "bert" in kind else {"use_cache": False}
+    whole = model(input_ids=IDS, output_hidden_states=True, **options)
+    states = LowerHalf(model, first)(input_ids=IDS, **options)
+    hidden = UpperHalf(model, first)(states, **options)
+    seen = MASK.bool()
+    torch.testing.assert_close(states[seen], whole.hidden_states[first][seen], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden[seen], whole.last_hidden_state[seen], rtol=1e-5, atol=1e-6)
+    again = model(input_ids=IDS, **options).last_hidden_state
+    assert len(layers_of(model)[1]) == model.config.num_hidden_layers == 4
+    torch.testing.assert_close(again, whole.last_hidden_state, msg="the model itself stays whole")
+
+
+@torch.inference_mode()
+def test_a_removed_causal_mask_stays_removed_in_both_halves() -> None:
+    from recsys.embeddings.attention import remove_causal_mask
+
+    model = tiny("llama")
+    causal = model(input_ids=IDS, use_cache=False).last_hidden_state
+    remove_causal_mask(model)
+    whole = model(input_ids=IDS, attention_mask=MASK, use_cache=False).last_hidden_state
+    states = LowerHalf(model, 2)(input_ids=IDS, attention_mask=MASK, use_cache=False)
+    hidden = UpperHalf(model, 2)(states, attention_mask=MASK, use_cache=False)
+    seen = MASK.bool()
+    torch.testing.assert_close(hidden[seen], whole[seen], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(hidden[seen], causal[seen], atol=1e-3)
+
+
+def test_the_halves_share_the_models_parameters() -> None:
+    model = tiny("bert")
+    own = {id(parameter) for parameter in model.parameters()}
+    upper = UpperHalf(model, 3)
+    assert {id(p) for p in upper.parameters()} <= own
+    assert {id(p) for p in model.encoder.layer[3].parameters()} <= {id(p) for p in upper.parameters()}
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ConfigError, match="last 5 layers are asked for; BertModel has 4"):
+        first_of_last(tiny("bert"), 5)
+    assert first_of_last(tiny("llama"), 3) == 1
+    odd = tiny("gpt2", n_embd=16, n_layer=4, n_head=2)
+    with pytest.raises(ConfigError, match="'gpt2' cannot be cut.*llama"):
+        UpperHalf(odd, 2)
