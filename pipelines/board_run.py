@@ -194,11 +194,13 @@ class _Loaded:
 
 
 def _load(board: BoardConfig) -> _Loaded:
+    from recsys.data.leaks import assert_sound_split
     from recsys.data.split import make_split
     from recsys.data.validation import clean
 
     data = clean(board.data.source.read_interactions(), board.data.source.read_items(), board.data.validation)
     split = make_split(board.split, data.interactions)
+    assert_sound_split(split, what=f"the split of {board.dataset}")
     quarantined = {f"quarantined, {reason}": count for reason, count in data.quarantine_counts().items()}
     return _Loaded(split, data.catalog, {**quarantined, **data.notes, **split.counts})
 

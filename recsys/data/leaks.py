@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from recsys.data.sequences import Sequences
 from recsys.data.split import Cases, Split
 from recsys.errors import LeakError, SpaceMismatchError
-from recsys.types import BoolArray, IntArray
+from recsys.types import UNKNOWN_NUM, BoolArray, IntArray
 
 _EDGES_AT_ONCE = 50_000
 
@@ -19,8 +19,8 @@ _EDGES_AT_ONCE = 50_000
 class LeakReport:
     """Counts, all 0 where nothing leaked.
 
-    An excess pair is a (user, item) that was trained on more often than `split.train` has it: a repeat, a pair both in
-    training and a target, is none by itself.
+    An excess pair is a (user, item) that was trained on more often than `split.train` has it, or whose item is held out: a
+    repeat, a pair both in training and a target, is none by itself.
     """
 
     validation_pairs: int
@@ -65,7 +65,8 @@ def find_leaks(split: Split, trained: Sequences | tuple[IntArray, IntArray], *, 
     user_nums, item_nums = (trained.row_nums(), trained.item_nums) if isinstance(trained, Sequences) else trained
     _require_inside(split, user_nums, item_nums, item_edges)
     pairs, times = np.unique(user_nums * split.n_items + item_nums, return_counts=True)
-    excess = pairs[times > _count_in(_pairs_of(split.train.row_nums(), split.train.item_nums, split), pairs)]
+    honest = _count_in(_pairs_of(split.train.row_nums(), split.train.item_nums, split), pairs)
+    excess = pairs[(times > honest) | split.held_out[pairs % split.n_items]]
     targets = {name: np.isin(excess, _pairs_of(cases.user_nums, cases.targets, split)) for name, cases in _kinds(split)}
     held_out = split.held_out[excess % split.n_items]
     other = ~(targets["validation"] | targets["test"] | targets["cold"] | held_out)
@@ -94,8 +95,22 @@ def assert_no_leak(split: Split, trained: Sequences | tuple[IntArray, IntArray],
     """Raises LeakError that names `what`, the counts and the first cases; arguments as in `find_leaks`."""
     report = find_leaks(split, trained, item_edges=item_edges)
     if report.leaked:
-        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.found().items())
-        raise LeakError(f"{what} knows what it must not know: {counts}; first: {'; '.join(report.examples)}. Fit on split.train alone")
+        raise LeakError(f"{what} knows what it must not know: {_in_words(report)}. Fit on split.train alone")
+
+
+def assert_sound_split(split: Split, *, what: str = "the split") -> None:
+    """For whoever makes a split, before anything is fitted: raises LeakError when a training row or an input holds a target
+    or what comes after it, or a held-out item. Cheap: half a second for 100,000 users."""
+    report = find_leaks(split, split.train)
+    if report.leaked:
+        raise LeakError(
+            f"{what} ({split.protocol}, {split.digest[:12]}) does not keep its targets apart: {_in_words(report)}. Nothing was fitted; make it again"
+        )
+
+
+def _in_words(report: LeakReport) -> str:
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.found().items())
+    return f"{counts}; first: {'; '.join(report.examples)}"
 
 
 def _kinds(split: Split) -> tuple[tuple[str, Cases], ...]:
@@ -130,18 +145,26 @@ def _beyond_the_past(split: Split, name: str, cases: Cases) -> BoolArray:
     """bool (N,). The past of a case, as far as the split tells it: for validation the training row and no more; for test
     the training row and the validation target next, with nothing after them but in `global_temporal`; for cold cases no
     held-out item."""
-    wrong = np.zeros(len(cases), dtype=np.bool_)
-    validated = dict(zip(split.validation.user_nums.tolist(), split.validation.targets.tolist(), strict=True))
-    for row, user_num in enumerate(cases.user_nums.tolist()):
-        given = cases.inputs[row]
-        if name == "cold":
-            wrong[row] = bool(split.held_out[given].any())
-            continue
-        past = split.train[user_num]
-        if name == "test" and user_num in validated:
-            past = np.append(past, validated[user_num])
-        open_end = name == "test" and split.protocol == "global_temporal"
-        wrong[row] = not np.array_equal(given[: len(past)], past) or (len(given) > len(past) and not open_end)
+    given, train, users = cases.inputs, split.train, cases.user_nums
+    if name == "cold":
+        return np.bincount(given.row_nums()[split.held_out[given.item_nums]], minlength=len(cases)) > 0
+    # The item that follows the training row, where the split tells one.
+    following = np.full(len(split.users), UNKNOWN_NUM, dtype=np.int64)
+    if name == "test":
+        following[split.validation.user_nums] = split.validation.targets
+    trained, expected = train.lengths[users], following[users]
+    past = trained + (expected != UNKNOWN_NUM)
+    wrong: BoolArray = given.lengths < past
+    if not (name == "test" and split.protocol == "global_temporal"):
+        wrong |= given.lengths > past
+    long_enough = np.flatnonzero(~wrong)
+    lengths = trained[long_enough]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    ours = given.item_nums[np.repeat(given.offsets[long_enough], lengths) + within]
+    theirs = train.item_nums[np.repeat(train.offsets[users[long_enough]], lengths) + within]
+    wrong[np.repeat(long_enough, lengths)[ours != theirs]] = True
+    told = long_enough[expected[long_enough] != UNKNOWN_NUM]
+    wrong[told] |= given.item_nums[given.offsets[told] + trained[told]] != expected[told]
     return wrong
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from rich.console import Console
 
 from pipelines import board_run
 from pipelines.board_config import BoardConfig
-from recsys.errors import ConfigError, DataError, RetryableError
+from recsys.data import split as split_module
+from recsys.data.interactions import Interactions
+from recsys.data.sequences import Sequences
+from recsys.data.split import Split, SplitConfig
+from recsys.errors import ConfigError, DataError, LeakError, RetryableError
 from recsys.evaluation.metrics import expected_ndcg
 from recsys.evaluation.run_record import read_ranks, read_run
 
@@ -161,6 +166,21 @@ def test_other_data_and_a_lost_file_of_ranks_run_again(shop: Path, monkeypatch: 
     after = read_run(path)
     assert len(started) == 3 and after.split_hash != before.split_hash
     assert after.data["quarantined, events.csv: missing item_id"] == 1
+
+
+def test_a_split_that_leaks_is_refused_before_anything_is_trained(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, make = in_process(monkeypatch), split_module.make_split
+
+    def leaking(config: SplitConfig, interactions: Interactions) -> Split:
+        split = make(config, interactions)
+        return replace(split, train=Sequences.of_rows([np.append(row, target) for row, target in zip(split.train, split.test.targets, strict=True)]))
+
+    monkeypatch.setattr(split_module, "make_split", leaking)
+    with pytest.raises(LeakError, match="the split of shop .* does not keep its targets apart: 80 inputs beyond the past"):
+        board_run.run_models("shop", ["popularity"], [0], quiet(), threads=1)
+    with pytest.raises(LeakError, match="the split of shop"):
+        board_run.tune_models("shop", ["sasrec"], quiet(), threads=1)
+    assert [arguments[0] for arguments in started] == ["trial"]
 
 
 def test_a_record_states_the_training_that_it_came_from(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

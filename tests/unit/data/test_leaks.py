@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recsys.data.interactions import Interactions
-from recsys.data.leaks import assert_no_leak, find_leaks
+from recsys.data.leaks import assert_no_leak, assert_sound_split, find_leaks
 from recsys.data.sequences import Sequences
 from recsys.data.split import Cases, Split, SplitConfig, make_split
 from recsys.data.vocabulary import Vocabulary
@@ -90,6 +90,59 @@ def test_a_target_at_the_end_of_its_own_input_is_caught(tiny_split: Split, tiny_
     cold = tiny_cold_split.cold
     broken = replace(tiny_cold_split, cold=with_inputs(cold, 0, np.append(cold.inputs[0], cold.targets[0])))
     assert find_leaks(broken, broken.train).found() == {"inputs_beyond_the_past": 1}
+
+
+def planted(split: Split, user_num: int, item_num: int) -> Split:
+    """The split with one more interaction at the end of a training row, as a bug in its making would leave it."""
+    rows = [np.append(row, item_num) if user == user_num else row for user, row in enumerate(split.train)]
+    return replace(split, train=Sequences.of_rows(rows))
+
+
+def test_a_split_whose_training_holds_a_target_is_not_sound(tiny_split: Split, tiny_cold_split: Split) -> None:
+    for split in (tiny_split, tiny_cold_split):
+        assert_sound_split(split)
+        for cases in (split.validation, split.test):
+            for row in range(len(cases)):
+                with pytest.raises(LeakError, match=rf"{split.protocol}, {split.digest[:12]}\) does not keep its targets apart: [12] inputs beyond the past"):
+                    assert_sound_split(planted(split, int(cases.user_nums[row]), int(cases.targets[row])))
+    cold = tiny_cold_split.cold
+    with pytest.raises(LeakError, match="1 held out pairs"):
+        assert_sound_split(planted(tiny_cold_split, int(cold.user_nums[0]), int(cold.targets[0])))
+
+
+def beyond_one_by_one(split: Split, name: str, cases: Cases) -> list[bool]:
+    """The definition, a case at a time."""
+    found, validated = [], dict(zip(split.validation.user_nums.tolist(), split.validation.targets.tolist(), strict=True))
+    for row, user in enumerate(cases.user_nums.tolist()):
+        past = [*split.train[user].tolist(), *([validated[user]] if name == "test" and user in validated else [])]
+        given = cases.inputs[row].tolist()
+        longer = len(given) > len(past) and not (name == "test" and split.protocol == "global_temporal")
+        found.append(given[: len(past)] != past or longer)
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["leave_last_out", "global_temporal"])
+def test_inputs_are_judged_as_one_by_one(protocol: str) -> None:
+    rng = np.random.default_rng(4)
+    events = [
+        (f"u{user}", f"i{item}", int(time)) for user in range(30) for item, time in zip(rng.integers(0, 9, 9), np.sort(rng.integers(0, 99, 9)), strict=True)
+    ]
+    frame = pl.DataFrame(events, schema=["user_id", "item_id", "time"], orient="row")
+    split = make_split(SplitConfig(protocol=protocol), Interactions.of_frame(frame, Vocabulary(f"i{k}" for k in range(9))))
+    assert_sound_split(split)
+    spoilt = 0
+    for name in ("validation", "test"):
+        cases = getattr(split, name)
+        changes = (lambda row: row[:-1], lambda row: np.append(row, 0), lambda row: row[::-1].copy(), lambda row: row)
+        rows = [changes[rng.integers(4)](cases.inputs[row]) for row in range(len(cases))]
+        other = replace(cases, inputs=Sequences.of_rows(rows))
+        expected = beyond_one_by_one(split, name, other)
+        report = find_leaks(replace(split, **{name: other}), split.train)
+        spoilt += report.inputs_beyond_the_past
+        assert report.inputs_beyond_the_past == sum(expected)
+        first = [f"{name} input of user {split.users.ids[cases.user_nums[row]]!r}" for row in np.flatnonzero(expected)[:3]]
+        assert report.examples == tuple(first)
+    assert spoilt > 10
 
 
 def test_numbers_of_another_vocabulary_are_refused(tiny_split: Split) -> None:
