@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,27 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def write_by_digest(folder: Path, suffix: str, parts: Iterable[bytes | memoryview]) -> Path:
+    """Write `parts` one after the other into `folder/<sha256 of the bytes><suffix>`, whole or not at all; memory holds one part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    running = hashlib.sha256()
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                running.update(part)
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        path = folder / f"{running.hexdigest()}{suffix}"
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(folder)
+    return path
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys.artifacts.atomic import write_bytes, write_json
-from recsys.embeddings.content import KEY_BYTES, Content
+from recsys.artifacts.atomic import write_json
+from recsys.embeddings.cache_index import KeyIndex
+from recsys.embeddings.content import Content, KeyArray, keys_of
 from recsys.embeddings.encoder import require_finite
+from recsys.embeddings.shard import SUFFIX, Shard, as_scalars
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ArtifactError
-from recsys.types import FloatArray
+from recsys.types import BoolArray, FloatArray
+
+BIG = 64 * 2**20
+"""Bytes from which a shard is left as it is."""
+MANY = 256
+"""Small shards that are merged into one."""
+T = TypeVar("T")
 
 
 class EmbeddingCache:
-    """Shards live in `root/<space_id>/<sha256 of the shard>.npy`: structured rows (key: 32 bytes, vector: float32 (d,)).
+    """Shards live in `root/<space_id>/`. Only `root` decides the place; the space decides the folder.
 
-    The name is the digest of the bytes, so that each shard is verified when it is read, and two processes that
-    write the same shard agree. Only `root` decides the place; the space decides the folder.
+    Every `put` is one small shard; many small ones are merged into a big one, which is written before they are removed.
+    Memory: twenty bytes a key. Each shard's sha256 is checked once, when the cache is opened.
+    Several processes may use one folder: what two of them store twice is the same, and one of the two counts.
 
     Raises:
         ArtifactError: a shard whose bytes do not match its name or whose shape is not the space's.
     """
 
-    def __init__(self, root: Path, space: EmbeddingSpace) -> None:
+    def __init__(self, root: Path, space: EmbeddingSpace, *, big: int = BIG, many: int = MANY) -> None:
         self.space = space
         self.folder = root / space.space_id
-        self._dtype = np.dtype([("key", np.uint8, (KEY_BYTES,)), ("vector", np.float32, (space.dim,))])
-        self._rows: dict[bytes, int] = {}
-        self._blocks: list[FloatArray] = []
-        self._flat: FloatArray = np.zeros((0, space.dim), dtype=np.float32)
-        for shard in sorted(self.folder.glob("*.npy")):
-            if not shard.name.startswith("."):
-                self._read(shard)
+        self._limit, self._many = big, many
+        self._big, self._small = KeyIndex(), KeyIndex()
+        self._reload()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._big) + len(self._small)
+
+    def has(self, keys: KeyArray) -> BoolArray:
+        """bool (m,): whether a vector is stored under each of the keys uint8 (m, 32)."""
+        return self._again(lambda: (self._big.find(keys) >= 0) | (self._small.find(keys) >= 0))
 
     def missing(self, contents: Sequence[Content]) -> list[Content]:
         """The distinct contents without a stored vector, in order of first appearance."""
-        return [content for content in dict.fromkeys(contents) if content.key not in self._rows]
+        distinct = list(dict.fromkeys(contents))
+        held = self.has(keys_of(distinct))
+        return [content for content, known in zip(distinct, held.tolist(), strict=True) if not known]
 
     def put(self, contents: Sequence[Content], vectors: FloatArray) -> None:
         """Store float32 (n, d) vectors of n contents as one shard; on return they are on the disk. Contents already stored are skipped.
@@ -53,55 +63,105 @@ class EmbeddingCache:
         Raises:
             NonFiniteError: nothing is stored then.  ValueError: a shape that is not (n, d).
         """
-        if vectors.shape != (len(contents), self.space.dim):
-            raise ValueError(f"{len(contents)} contents in a space of {self.space.dim} dimensions, got vectors {vectors.shape}")
-        require_finite(vectors, contents, self.space.model)
-        keys = [content.key for content in contents]
-        fresh = {key: row for row, key in enumerate(keys) if key not in self._rows}
-        if not fresh:
+        if vectors.shape == (len(contents), self.space.dim):
+            require_finite(vectors, contents, self.space.model)
+        self.put_keys(keys_of(contents), vectors)
+
+    def put_keys(self, keys: KeyArray, vectors: FloatArray) -> None:
+        """The same by content keys, uint8 (n, 32); the vectors are finite."""
+        if vectors.shape != (len(keys), self.space.dim):
+            raise ValueError(f"{len(keys)} contents in a space of {self.space.dim} dimensions, got vectors {vectors.shape}")
+        _, first = np.unique(as_scalars(keys), return_index=True)
+        first = first[~self.has(keys[first])]
+        if not len(first):
             return
-        block = np.empty(len(fresh), dtype=self._dtype)
-        block["key"] = np.frombuffer(b"".join(fresh), dtype=np.uint8).reshape(-1, KEY_BYTES)
-        block["vector"] = vectors[list(fresh.values())]
-        buffer = io.BytesIO()
-        np.save(buffer, block, allow_pickle=False)
-        data = buffer.getvalue()
         if not (self.folder / "space.json").exists():
             write_json(self.folder / "space.json", self.space.model_dump(mode="json"))
-        write_bytes(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
-        self._add(block)
+        shard = Shard.write(self.folder, keys[first], vectors[first])
+        self._small.add(shard, keys[first], np.ones(len(first), dtype=np.bool_))
+        if len(self._small.shards) >= self._many or self._small_bytes() >= self._limit:
+            self.compact()
 
     def get(self, contents: Sequence[Content]) -> FloatArray:
         """float32 (n, d). Raises ArtifactError that counts the contents without a stored vector."""
-        rows = [self._rows.get(content.key, -1) for content in contents]
-        if -1 in rows:
-            first = contents[rows.index(-1)]
-            raise ArtifactError(f"{self.folder}: {rows.count(-1)} of {len(contents)} contents are not stored, first {first}; run the embed stage")
-        if len(self._flat) != len(self._rows):
-            self._flat = np.concatenate([self._flat, *self._blocks])
-            self._blocks = []
-        found: FloatArray = self._flat[np.asarray(rows, dtype=np.int64)]
-        return found
+        keys = keys_of(contents)
+        without = np.flatnonzero(~self.has(keys))
+        if len(without):
+            first = contents[int(without[0])]
+            raise ArtifactError(f"{self.folder}: {len(without)} of {len(contents)} contents are not stored, first {first}; run the embed stage")
+        return self.read(keys)
 
-    def _read(self, shard: Path) -> None:
-        data = shard.read_bytes()
-        if hashlib.sha256(data).hexdigest() != shard.stem:
-            raise ArtifactError(f"{shard}: sha256 differs from its name, the shard was changed or damaged; delete this file, its items are then embedded again")
+    def read(self, keys: KeyArray) -> FloatArray:
+        """float32 (n, d) by content keys, uint8 (n, 32). For more than memory holds, call it by pieces. Raises ArtifactError."""
+        return self._again(lambda: self._read(keys))
+
+    def compact(self) -> None:
+        """Merge the small shards. Killed at any moment it leaves every vector in at least one shard; where another process is at it, nothing is done."""
+        chosen = sorted(self._small.shards, key=lambda shard: -shard.bytes)
+        while self._small_bytes() < self._limit and chosen and chosen[0].bytes > sum(shard.bytes for shard in chosen[1:]):
+            del chosen[0]  # what was merged before waits until as much has come: a vector is written log(n) times, not n
+        if len(chosen) < 2:
+            return
+        with self._alone() as alone:
+            if not alone:
+                return
+            if not all(shard.path.exists() for shard in chosen):
+                return self._reload()
+            merged = Shard.merge(self.folder, chosen)
+            for shard in chosen:
+                if shard.path != merged.path:
+                    shard.path.unlink(missing_ok=True)
+        kept = [shard for shard in self._small.shards if shard not in chosen]
+        self._small = KeyIndex()
+        self._add([*kept, merged])
+
+    def _small_bytes(self) -> int:
+        return sum(shard.bytes for shard in self._small.shards)
+
+    def _read(self, keys: KeyArray) -> FloatArray:
+        out = np.empty((len(keys), self.space.dim), dtype=np.float32)
+        left = np.arange(len(keys))
+        for index in (self._big, self._small):
+            rows = index.find(keys[left])
+            held = rows >= 0
+            if held.any():
+                out[left[held]] = index.vectors(rows[held])
+            left = left[~held]
+        if len(left):
+            raise ArtifactError(f"{self.folder}: {len(left)} of {len(keys)} contents are not stored; run the embed stage")
+        return out
+
+    def _reload(self) -> None:
+        self._big, self._small = KeyIndex(), KeyIndex()
+        shards = []
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if not path.name.startswith("."):
+                try:
+                    shards.append(Shard.open(path, self.space.dim))
+                except FileNotFoundError:  # another process merged it meanwhile: its rows are in a shard of a later listing
+                    return self._reload()
+        self._big.add_all([shard for shard in shards if shard.bytes >= self._limit])
+        self._add([shard for shard in shards if shard.bytes < self._limit])
+
+    def _add(self, shards: list[Shard]) -> None:
+        for shard in shards:
+            keys = shard.keys()
+            (self._big if shard.bytes >= self._limit else self._small).add(shard, keys, ~self.has(keys))
+
+    def _again(self, look: Callable[[], T]) -> T:
+        """Another process may have merged small shards away: then everything is read anew, once."""
         try:
-            block = np.load(io.BytesIO(data), allow_pickle=False)
-        except ValueError as error:
-            raise ArtifactError(f"{shard}: not readable: {error}; delete this file") from None
-        if block.dtype != self._dtype or block.ndim != 1:
-            raise ArtifactError(f"{shard}: holds {block.dtype}, space {self.space.space_id} needs {self._dtype}; delete this file")
-        self._add(block)
+            return look()
+        except FileNotFoundError:
+            self._reload()
+            return look()
 
-    def _add(self, block: npt.NDArray[Any]) -> None:
-        raw = np.ascontiguousarray(block["key"]).tobytes()
-        start = len(self._rows)
-        keys = [raw[i : i + KEY_BYTES] for i in range(0, len(raw), KEY_BYTES)]
-        kept: list[int] = []
-        for row, key in enumerate(keys):  # two drivers may have stored one content in two shards: the first wins
-            if key not in self._rows:
-                self._rows[key] = start + len(kept)
-                kept.append(row)
-        self._blocks.append(np.ascontiguousarray(block["vector"][kept]))
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True

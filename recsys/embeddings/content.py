@@ -6,7 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 KEY_BYTES = 32
+KeyArray = npt.NDArray[np.uint8]
+"""(n, 32), one content key a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +43,8 @@ class Content:
 def of_texts(texts: Iterable[str]) -> list[Content]:
     """Contents without pictures."""
     return [Content(text) for text in texts]
+
+
+def keys_of(contents: Iterable[Content]) -> KeyArray:
+    """uint8 (n, 32)."""
+    return np.frombuffer(b"".join([content.key for content in contents]), dtype=np.uint8).reshape(-1, KEY_BYTES)
