@@ -70,7 +70,7 @@ def run(config: EvaluateConfig, inputs: Inputs, folder: Path, surroundings: Surr
                     seconds[contestant.name] = contestant.seconds
                 for name, cases, candidates in _problems(data_split, board):
                     evaluations.setdefault(name, {})[contestant.name] = evaluate(
-                        contestant.scorer, cases, ks=sorted({HEADLINE, *config.cutoffs}), candidates=candidates
+                        contestant.scorer, cases, ks=sorted({HEADLINE, *config.cutoffs}), candidates=candidates, split=data_split
                     )
                 done += 1
                 advance(done, len(boards) * len(contestants), contestant.label)

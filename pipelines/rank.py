@@ -32,7 +32,7 @@ def run(config: RankConfig, inputs: Inputs, folder: Path, surroundings: Surround
     tables = {artifact.manifest.metadata["name"]: embed.load(artifact) for role, artifact in inputs.items() if role.startswith("table:")}
 
     def validation_ndcg(scorer: Scorer) -> float:
-        return evaluate(scorer, data_split.validation, ks=(10,), metrics=("ndcg",), lists=False).mean("ndcg@10")
+        return evaluate(scorer, data_split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=data_split).mean("ndcg@10")
 
     label = f"train {'fused' if tables else 'ID-only'} ({data_split.protocol.replace('_', ' ')})"
     with surroundings.reporter.task(label, "epochs") as advance:

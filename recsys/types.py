@@ -69,6 +69,16 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class KnowsItems(Protocol):
+    """A Scorer that can tell which items its rows are, so that a split of as many other items is refused."""
+
+    @property
+    def item_digest(self) -> str | None:
+        """`Vocabulary.digest` of the items it was fitted on; None where that was not recorded."""
+        ...
+
+
+@runtime_checkable
 class ScoresInto(Protocol):
     """A Scorer that can also write into memory it is given. Page faults of a fresh (B, C) array cost more than its product."""
 

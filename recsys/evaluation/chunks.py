@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from recsys.data.sequences import Sequences
-from recsys.data.split import Cases
+from recsys.data.split import Cases, Split
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import NonFiniteError
-from recsys.types import FloatArray, IntArray, Queries, Scorer, ScoresInto
+from recsys.errors import NonFiniteError, SpaceMismatchError
+from recsys.types import FloatArray, IntArray, KnowsItems, Queries, Scorer, ScoresInto
 
 BUFFER = 8_000_000
 """Bytes of scores held at once: what is read again after the product is still in the processor's cache."""
@@ -49,6 +49,18 @@ def scored_chunks(
             scores[...] = found
         _refuse_non_finite(scores, cases.user_nums[rows], item_nums, model, users)
         yield rows, scores
+
+
+def refuse_other_items(scorer: Scorer, split: Split) -> None:
+    """Raises SpaceMismatchError: the scorer's rows are other items than the split's, by number, or by id where it `KnowsItems`."""
+    if scorer.n_items != split.n_items:
+        raise SpaceMismatchError(f"{model_name(scorer)} was fitted on {scorer.n_items} items, the split has {split.n_items}: fit and evaluate on one split")
+    known = scorer.item_digest if isinstance(scorer, KnowsItems) else None
+    if known is not None and known != split.items.digest:
+        raise SpaceMismatchError(
+            f"{model_name(scorer)} was fitted on another vocabulary ({scorer.n_items} items, {known[:12]}) than that of the split {split.digest[:12]} "
+            f"(as many items, {split.items.digest[:12]}): the same row is another item, or the order differs; fit and evaluate on one split"
+        )
 
 
 def model_name(scorer: Scorer) -> str:

@@ -14,7 +14,7 @@ from recsys.data.split import Cases, Split
 from recsys.errors import ConfigError, SpaceMismatchError
 from recsys.evaluation.beyond_accuracy import catalogue_coverage
 from recsys.evaluation.bootstrap import percentile_intervals
-from recsys.evaluation.chunks import model_name, scored_chunks
+from recsys.evaluation.chunks import model_name, refuse_other_items, scored_chunks
 from recsys.evaluation.metrics import METRICS, MetricArray, metric_of
 from recsys.ranking.topk import top_k
 from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Scorer
@@ -116,7 +116,7 @@ def evaluate(
     chunk: cases ranked at once; None chooses by the size of the catalogue.
     candidates: bool (n_items,): rank these alone (e.g. the cold items); None is all. Each target must be among them.
     masked: False ranks the history too, as RecBole's sequential evaluation does.
-    split: of the cases; errors then name users by user_id, and a scorer of another number of items is refused.
+    split: of the cases; errors then name users by user_id, and a scorer of another vocabulary of items is refused.
     lists: False leaves out the recommended items and with them coverage: what early stopping needs, in less time.
 
     Raises:
@@ -128,8 +128,8 @@ def evaluate(
         raise ValueError(f"cutoffs and chunk are positive, got ks = {tuple(ks)}, chunk = {chunk}")
     taken = {name: metric_of(name) for name in metrics}
     model = model_name(scorer)
-    if split is not None and split.n_items != scorer.n_items:
-        raise SpaceMismatchError(f"{model} was fitted on {scorer.n_items} items, the split has {split.n_items}: fit and evaluate on one split")
+    if split is not None:
+        refuse_other_items(scorer, split)
     ranked = _ranked_items(scorer, cases, candidates, model)
     item_nums = np.flatnonzero(ranked & scorer.scorable_items()).astype(np.int64)
     column_of = np.full(scorer.n_items, -1, dtype=np.int64)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from recsys.artifacts.atomic import write_bytes
 from recsys.data.split import Cases, Split
 from recsys.errors import ArtifactError, DataError, SpaceMismatchError
-from recsys.evaluation.chunks import model_name, scored_chunks
+from recsys.evaluation.chunks import model_name, refuse_other_items, scored_chunks
 from recsys.evaluation.evaluate import Evaluation
 from recsys.evaluation.metrics import METRICS
 from recsys.types import IntArray, Scorer
@@ -101,8 +101,7 @@ def evaluate_sampled(scorer: Scorer, split: Split, negatives: Negatives, *, ks: 
     model = model_name(scorer)
     if negatives.split_digest != split.digest:
         raise SpaceMismatchError(f"the negatives belong to split {negatives.split_digest[:12]!r}, this is split {split.digest[:12]!r}: draw them from it")
-    if scorer.n_items != split.n_items:
-        raise SpaceMismatchError(f"{model} was fitted on {scorer.n_items} items, the split has {split.n_items}: fit and evaluate on one split")
+    refuse_other_items(scorer, split)
     cases = _cases_of(split, negatives.part)
     offered = np.concatenate([cases.targets[:, None], negatives.item_nums], axis=1)
     needed = np.zeros(split.n_items, dtype=np.bool_)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from recsys.types import Backbone, BoolArray, FloatArray, IntArray, Queries
+from recsys.types import Backbone, BoolArray, FloatArray, IntArray, KnowsItems, Queries
 
 
 class RankingHead(Protocol):
@@ -33,6 +33,10 @@ class HeadedScorer:
     @property
     def backbone(self) -> Backbone:
         return self._backbone
+
+    @property
+    def item_digest(self) -> str | None:
+        return self._backbone.item_digest if isinstance(self._backbone, KnowsItems) else None
 
     @property
     def n_items(self) -> int:

@@ -49,13 +49,15 @@ class FitResult:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the network reads of the items. present: bool (n, 1 + S).  counts: float32 (n,).  signals: normalised, frozen."""
+    """What the network reads of the items. present: bool (n, 1 + S).  counts: float32 (n,).  signals: normalised, frozen.
+    digest: of the items' vocabulary."""
 
     signals: dict[str, Tensor]
     present: Tensor
     counts: Tensor
     normalisers: dict[str, tuple[Tensor, Tensor]]
     scorable: BoolArray
+    digest: str
 
 
 def fit_ranker(
@@ -117,7 +119,7 @@ def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -
         columns.append(has_vector)
     stacked = np.stack(columns, axis=1)
     scorable = np.asarray(stacked.any(axis=1), dtype=np.bool_)
-    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, scorable)
+    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, scorable, split.items.digest)
 
 
 def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, inputs: _Inputs, optimiser: torch.optim.Optimizer, seed: int, epoch: int) -> float:
@@ -166,13 +168,13 @@ def _snapshot(network: FusionNetwork, config: FusionConfig, inputs: _Inputs, spa
     frozen = copy.deepcopy(network)
     with torch.no_grad():
         components = frozen.components(frozen.ids.weight, inputs.signals, inputs.present, inputs.counts)
-    ranker = FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces)
+    ranker = FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces, item_digest=inputs.digest)
     if histories is None:
         return ranker
     # A request without history is answered as the average user would be.
     chunks = [ranker.represent(histories.slice(start, start + 256)) for start in range(0, len(histories), 256)]
     default = np.concatenate(chunks).astype(np.float64).mean(axis=0).astype(np.float32)
-    return FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces, default)
+    return FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces, default, item_digest=inputs.digest)
 
 
 def _some_histories(split: Split) -> Queries:

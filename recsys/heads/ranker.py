@@ -30,7 +30,7 @@ class FusedRanker:
 
     components: float32 (n, 1 + S, d), the gated share of ID and signals in each item vector (order: "id", then `spaces`).
     normalisers: signal -> (mean (d_s,), map (d_s, k)), fitted on training items.
-    spaces: signal -> space_id of the vectors it was trained on.
+    spaces: signal -> space_id of the vectors it was trained on.  item_digest: of the items' vocabulary, where it is known.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class FusedRanker:
         normalisers: Mapping[str, tuple[Tensor, Tensor]],
         spaces: Mapping[str, str],
         default_state: FloatArray | None = None,
+        *,
+        item_digest: str | None = None,
     ) -> None:
-        self.config, self.spaces = config, dict(spaces)
+        self.config, self.spaces, self.item_digest = config, dict(spaces), item_digest
         self._network = network.eval().requires_grad_(False)
         self._normalisers = dict(normalisers)
         with torch.no_grad():
@@ -122,7 +124,7 @@ class FusedRanker:
         write_bytes(folder / "ranker.safetensors", safetensors.torch.save({name: t.detach().clone().contiguous() for name, t in tensors.items()}))
         # A list: JSON objects are sorted when written, and the order of the signals is that of the components.
         facts = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "spaces": [[name, space] for name, space in self.spaces.items()]}
-        write_json(folder / "ranker.json", facts)
+        write_json(folder / "ranker.json", facts | {"item_digest": self.item_digest})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -139,7 +141,9 @@ class FusedRanker:
         network = FusionNetwork(config, 1, {name: matrix.shape[1] for name, (_, matrix) in normalisers.items()})
         state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         network.load_state_dict(state | {"ids.weight": network.ids.weight.detach()})
-        return cls(config, network, tensors["components"], tensors["scorable"].numpy().astype(np.bool_), normalisers, spaces, tensors["default_state"].numpy())
+        scorable, default_state = tensors["scorable"].numpy().astype(np.bool_), tensors["default_state"].numpy()
+        # Files of before it was recorded have no digest.
+        return cls(config, network, tensors["components"], scorable, normalisers, spaces, default_state, item_digest=facts.get("item_digest"))
 
 
 def normalise(vectors: FloatArray, mean: Tensor, matrix: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class EaseConfig(Config):
 class Ease:
     """B = I - P diag(1 / diag P) with P = (X'X + lambda I)^-1 (eq. 8); score = history @ B."""
 
-    def __init__(self, weights: FloatArray, counts: IntArray) -> None:
-        self._weights, self._counts = weights, counts
+    def __init__(self, weights: FloatArray, counts: IntArray, *, item_digest: str | None = None) -> None:
+        self._weights, self._counts, self.item_digest = weights, counts, item_digest
 
     @classmethod
     def fit(cls, config: EaseConfig, split: Split) -> Self:
@@ -38,7 +38,7 @@ class Ease:
         diagonal, B = _inverse_in_place(gram)
         B /= -diagonal
         B[np.diag_indices(n_items)] = 0.0
-        return cls(B.astype(np.float32), split.item_counts())
+        return cls(B.astype(np.float32), split.item_counts(), item_digest=split.items.digest)
 
     @property
     def n_items(self) -> int:

@@ -24,8 +24,8 @@ class ItemKNNConfig(Config):
 class ItemKNN:
     """score(history, i) = sum over j in history of sim(j, i), j among the neighbours of i."""
 
-    def __init__(self, similarities: sp.csc_array, counts: IntArray) -> None:
-        self._similarities, self._counts = similarities, counts
+    def __init__(self, similarities: sp.csc_array, counts: IntArray, *, item_digest: str | None = None) -> None:
+        self._similarities, self._counts, self.item_digest = similarities, counts, item_digest
 
     @classmethod
     def fit(cls, config: ItemKNNConfig, split: Split) -> Self:
@@ -43,7 +43,7 @@ class ItemKNN:
                 # Stable: of equal similarities the lower item_num stays.
                 values[np.argsort(-values, kind="stable")[config.neighbours :]] = 0.0
         overlap.eliminate_zeros()
-        return cls(overlap, split.item_counts())
+        return cls(overlap, split.item_counts(), item_digest=split.items.digest)
 
     @property
     def n_items(self) -> int:

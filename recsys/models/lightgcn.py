@@ -119,7 +119,7 @@ class LightGCN:
 
     users: float32 (U, d); a row that is not finite belongs to a user without training interactions.
     items: float32 (I, d).  attachments: float32 (I, d): row i is (sum of the layers 0..K-1 of item i) / ((K + 1) sqrt(|N_i|)).
-    counts: int64 (I,), training interactions.
+    counts: int64 (I,), training interactions.  item_digest: of the items' vocabulary, where it is known.
 
     A user that training knows is answered with the vector of training, whatever the history of the query. Any other user
     is attached to the trained graph as a new node with one edge to each distinct item of the history: its layer k + 1 is
@@ -129,8 +129,8 @@ class LightGCN:
     and count for nothing. With no item left, the answer is that of the average user.
     """
 
-    def __init__(self, users: FloatArray, items: FloatArray, attachments: FloatArray, counts: IntArray) -> None:
-        self._users, self._items, self._attachments, self._counts = users, items, attachments, counts
+    def __init__(self, users: FloatArray, items: FloatArray, attachments: FloatArray, counts: IntArray, *, item_digest: str | None = None) -> None:
+        self._users, self._items, self._attachments, self._counts, self.item_digest = users, items, attachments, counts, item_digest
         self._known: BoolArray = np.asarray(np.isfinite(users).all(axis=1), dtype=np.bool_)
         self._average = users[self._known].astype(np.float64).mean(axis=0).astype(np.float32)
 
@@ -183,7 +183,7 @@ class LightGCN:
         tensors = {"users": self._users, "items": self._items, "attachments": self._attachments, "counts": self._counts}
         data = safetensors.torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in tensors.items()})
         write_bytes(folder / "lightgcn.safetensors", data)
-        write_json(folder / "lightgcn.json", {"format": FORMAT})
+        write_json(folder / "lightgcn.json", {"format": FORMAT, "item_digest": self.item_digest})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -195,7 +195,8 @@ class LightGCN:
             raise ArtifactError(f"{folder}: no saved LightGCN ({Path(error.filename).name} is missing)") from None
         if facts["format"] != FORMAT:
             raise ArtifactError(f"{folder}: LightGCN format {facts['format']}, this code reads {FORMAT}")
-        return cls(*(tensors[name].numpy() for name in ("users", "items", "attachments", "counts")))
+        arrays = (tensors[name].numpy() for name in ("users", "items", "attachments", "counts"))
+        return cls(*arrays, item_digest=facts.get("item_digest"))  # files of before it was recorded have none
 
 
 def fit_lightgcn(
@@ -234,7 +235,7 @@ def fit_lightgcn(
         return total / len(users)
 
     def snapshot() -> LightGCN:
-        return _scorer(table.weight.detach(), graph, config.layers, split.item_counts())
+        return _scorer(table.weight.detach(), graph, config.layers, split.item_counts(), split.items.digest)
 
     state = train(
         table,
@@ -297,7 +298,7 @@ class _Pairs:
         return self._met[places] == wanted
 
 
-def _scorer(values: Tensor, graph: Graph, layers: int, counts: IntArray) -> LightGCN:
+def _scorer(values: Tensor, graph: Graph, layers: int, counts: IntArray, item_digest: str | None = None) -> LightGCN:
     """The vectors of layer 0 as they are now, smoothed and copied."""
     total, layer = values.clone(), values
     for number in range(layers):
@@ -310,7 +311,7 @@ def _scorer(values: Tensor, graph: Graph, layers: int, counts: IntArray) -> Ligh
     attachments[graph.item_degrees == 0] = 0.0
     users, items = total[: graph.n_users], total[graph.n_users :]
     users[graph.user_degrees == 0] = torch.nan
-    return LightGCN(users.numpy(), items.numpy(), attachments.numpy(), counts)
+    return LightGCN(users.numpy(), items.numpy(), attachments.numpy(), counts, item_digest=item_digest)
 
 
 def _csr(rows: Tensor, columns: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -11,12 +11,12 @@ from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 
 class Popularity:
-    def __init__(self, counts: IntArray) -> None:
-        self._counts = counts
+    def __init__(self, counts: IntArray, *, item_digest: str | None = None) -> None:
+        self._counts, self.item_digest = counts, item_digest
 
     @classmethod
     def fit(cls, split: Split) -> Self:
-        return cls(split.item_counts())
+        return cls(split.item_counts(), item_digest=split.items.digest)
 
     @property
     def n_items(self) -> int:

@@ -170,6 +170,10 @@ class RecBoleScorer:
         return self._items
 
     @property
+    def item_digest(self) -> str:
+        return self._items.digest
+
+    @property
     def n_items(self) -> int:
         return len(self._items)
 

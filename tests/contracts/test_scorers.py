@@ -1,11 +1,17 @@
 """What every Scorer keeps, whatever it is: shapes, finite values, the order of columns, batch equals single, unknown users."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from recsys.artifacts.atomic import read_json, write_json
 from recsys.data.split import Split
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import SpaceMismatchError
+from recsys.evaluation.evaluate import evaluate
 from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import fit_ranker
 from recsys.models.ease import Ease, EaseConfig
@@ -15,7 +21,7 @@ from recsys.models.popularity import Popularity
 from recsys.models.sasrec import SasRecConfig
 from recsys.models.text_nearest import TextNearest
 from recsys.training.config import TrainingConfig
-from recsys.types import UNKNOWN_NUM, Queries, Scorer
+from recsys.types import UNKNOWN_NUM, KnowsItems, Queries, Scorer
 
 
 def text_nearest(split: Split) -> Scorer:
@@ -63,6 +69,30 @@ def test_the_contract(scorer: Scorer, tiny_cold_split: Split) -> None:
     np.testing.assert_allclose(scorer.score(queries, some), scores[:, some], atol=1e-5)
     alone = np.concatenate([scorer.score(queries.slice(i, i + 1), everything) for i in range(len(queries))])
     np.testing.assert_allclose(alone[:, scorable], scores[:, scorable], atol=1e-5)
+
+
+def test_a_split_of_as_many_other_items_is_refused(scorer: Scorer, tiny_cold_split: Split) -> None:
+    """The same items in another order: every number is valid, and every score would belong to another item."""
+    split = tiny_cold_split
+    turned = replace(split, items=Vocabulary(split.items.ids[::-1]))
+    evaluate(scorer, split.test, split=split)
+    if isinstance(scorer, TextNearest):
+        assert not isinstance(scorer, KnowsItems)  # vectors in rows, with no word of whose they are
+        return
+    with pytest.raises(SpaceMismatchError, match=rf"was fitted on another vocabulary \(12 items, {split.items.digest[:12]}\).*{turned.items.digest[:12]}"):
+        evaluate(scorer, turned.test, split=turned)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "lightgcn"])
+def test_the_vocabulary_is_kept_in_the_saved_model(name: str, tiny_cold_split: Split, tmp_path: Path) -> None:
+    scorer = MAKERS[name](tiny_cold_split)
+    scorer.save(tmp_path)
+    assert type(scorer).load(tmp_path).item_digest == scorer.item_digest == tiny_cold_split.items.digest
+    (facts,) = tmp_path.glob("*.json")
+    write_json(facts, {key: value for key, value in read_json(facts).items() if key != "item_digest"})
+    older = type(scorer).load(tmp_path)
+    assert older.item_digest is None
+    evaluate(older, tiny_cold_split.test, split=tiny_cold_split)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS.keys() - KNOW_USERS))

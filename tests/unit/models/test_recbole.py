@@ -174,7 +174,7 @@ def test_early_stopping_sees_our_validation(ease: RecBoleFit, bpr: RecBoleFit, g
 def check_contract(scorer: RecBoleScorer, split: Split) -> None:
     queries, every = split.test.queries(), np.arange(split.n_items)
     scorable, scores = scorer.scorable_items(), scorer.score(queries, every)
-    assert isinstance(scorer, Scorer) and scorer.n_items == split.n_items
+    assert isinstance(scorer, Scorer) and scorer.n_items == split.n_items and scorer.item_digest == split.items.digest
     np.testing.assert_array_equal(scorable, split.item_counts() > 0)
     assert scores.shape == (len(queries), split.n_items) and scores.dtype == np.float32 and np.isfinite(scores).all()
     assert scores[:, scorable].std() > 0
