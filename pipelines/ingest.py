@@ -15,7 +15,7 @@ from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import sha256_of
 from recsys.config import Config
-from recsys.data.catalog import ItemCatalog
+from recsys.data.catalog import IMAGE, ItemCatalog
 from recsys.data.interactions import TIE_RULE, UNORDERED_TIE_RULE, Interactions
 from recsys.data.sources.recbole import RecBoleSource
 from recsys.data.sources.table import TableSource
@@ -72,7 +72,9 @@ class Ingested:
 
 
 def load(artifact: Artifact) -> Ingested:
-    catalog = ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
+    """Without the bytes of pictures: see `load_items`."""
+    items = pl.scan_parquet(artifact.file("items.parquet"))
+    catalog = ItemCatalog(items.drop(IMAGE, strict=False).collect())
     users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
     events = pl.read_parquet(artifact.file("interactions.parquet"))
     # Written in its final order, which may be finer than its whole seconds: ties stay as they stand, whatever the rule that put them so.

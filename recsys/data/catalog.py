@@ -11,11 +11,15 @@ import polars as pl
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ConfigError, DataError
 
+IMAGE, IMAGE_PATH, IMAGE_URL = "image", "image_path", "image_url"
+IMAGE_FIELDS = (IMAGE, IMAGE_PATH, IMAGE_URL)
+
 
 @dataclass(frozen=True)
 class ItemCatalog:
     """Row r of `table` is item_num r. Columns: `item_id` (str) and any of `title`, `year`, `description`, `brand` (str,
-    null where missing) and `categories` (list of str, never null)."""
+    null where missing), `categories` (list of str, never null), and for a picture `image` (the file's bytes), `image_path`, `image_url`
+    (str), null where missing; see `recsys.embeddings.image_source`."""
 
     table: pl.DataFrame
 
@@ -40,6 +44,10 @@ class ItemCatalog:
         if "categories" not in self.table.columns:
             return [[] for _ in range(len(self))]
         return [row or [] for row in self.table["categories"].to_list()]
+
+    def without_pictures(self) -> ItemCatalog:
+        """The same without the columns of pictures."""
+        return ItemCatalog(self.table.drop(IMAGE_FIELDS, strict=False))
 
     def texts(self, template: str) -> list[str]:
         """One text a row, "" where no field of the template has a value. See `render`."""

@@ -10,7 +10,7 @@ import pandera.polars as pa
 import polars as pl
 
 from recsys.config import Config
-from recsys.data.catalog import ItemCatalog
+from recsys.data.catalog import IMAGE, IMAGE_PATH, IMAGE_URL, ItemCatalog
 from recsys.data.interactions import Interactions, numeric_key
 from recsys.data.sources.raw import ROW, RawTable
 from recsys.data.text import clean_text
@@ -87,6 +87,8 @@ def _clean_items(table: RawTable, quarantined: list[pl.DataFrame], notes: dict[s
     kept = _divert(table, frame, reason, quarantined)
     texts = [c for c in TEXT_FIELDS if c in kept.columns]
     cleaned = kept.with_columns(pl.col(c).map_elements(clean_text, return_dtype=pl.String, skip_nulls=True).replace("", None) for c in texts)
+    named = [c for c in (IMAGE_PATH, IMAGE_URL) if c in kept.columns]
+    cleaned = cleaned.with_columns(pl.col(c).str.strip_chars().replace("", None) for c in named)
     if "year" in texts:
         cleaned = cleaned.with_columns(pl.col("year").str.replace(r"\.0$", ""))
     if "categories" in cleaned.columns:
@@ -162,7 +164,7 @@ def _divert(table: RawTable, frame: pl.DataFrame, reason: pl.Expr, quarantined: 
     judged = frame.with_columns(__reason=reason)
     bad = judged.filter(pl.col("__reason").is_not_null()).select(ROW, "__reason")
     if len(bad):
-        raw = bad.join(table.frame, on=ROW, how="left", maintain_order="left").drop("__reason", ROW)
+        raw = bad.join(table.frame, on=ROW, how="left", maintain_order="left").drop("__reason", ROW).drop(IMAGE, strict=False)
         quarantined.append(
             _quarantine_frame(
                 table.file, bad[ROW].to_list(), bad["__reason"].to_list(), [json.dumps(r, ensure_ascii=False)[:1000] for r in raw.iter_rows(named=True)]

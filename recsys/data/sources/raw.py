@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.data.catalog import IMAGE
 from recsys.errors import DataError
 
 ROW = "__row"
@@ -15,7 +16,7 @@ ROW = "__row"
 
 @dataclass(frozen=True)
 class RawTable:
-    """frame: the wanted columns under our names plus `ROW` (int64). Scalars are strings, null where missing.
+    """frame: the wanted columns under our names plus `ROW` (int64). Scalars are strings, null where missing; a picture is bytes.
 
     unreadable: (row, reason, raw text) of lines that could not be parsed at all.
     ordered: False where the order of the rows means nothing; see `recsys.data.interactions.UNORDERED_TIE_RULE`.
@@ -41,7 +42,13 @@ def select_columns(path: Path, frame: pl.DataFrame, columns: dict[str, str], unr
     chosen = []
     for ours, theirs in columns.items():
         dtype = frame.schema[theirs]
-        if isinstance(dtype, pl.List):
+        if ours == IMAGE:
+            if not isinstance(dtype, pl.Binary):
+                raise DataError(
+                    f"{path}: column {theirs!r} (wanted for {ours!r}) holds {dtype}, expected bytes; map a column of names to image_path or image_url"
+                )
+            chosen.append(pl.col(theirs).alias(ours))
+        elif isinstance(dtype, pl.List):
             chosen.append(pl.col(theirs).cast(pl.List(pl.String)).alias(ours))
         elif isinstance(dtype, pl.Datetime | pl.Date):
             chosen.append(pl.col(theirs).cast(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f").alias(ours))

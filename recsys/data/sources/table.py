@@ -11,6 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys.config import Config
+from recsys.data.catalog import IMAGE_FIELDS
 from recsys.data.sources.raw import ROW, RawTable, read_utf8, select_columns
 from recsys.errors import ConfigError, DataError
 
@@ -26,9 +27,12 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "brand": ("brand", "store", "manufacturer"),
     "categories": ("categories", "genres", "category", "genre", "tags", "class"),
     "description": ("description", "desc", "plot", "overview", "summary"),
+    "image": ("image_bytes",),  # a column "image" holds names or addresses as often as bytes
+    "image_path": ("image_path", "image_file", "picture_path", "poster_path"),
+    "image_url": ("image_url", "imageurl", "imurl", "img_url", "poster_url"),
 }
 INTERACTION_FIELDS = ("user_id", "item_id", "time", "rating")
-ITEM_FIELDS = ("item_id", "title", "year", "brand", "categories", "description")
+ITEM_FIELDS = ("item_id", "title", "year", "brand", "categories", "description", *IMAGE_FIELDS)
 
 
 class TableFile(Config):
@@ -53,7 +57,7 @@ class TableSource(Config):
     interactions: TableFile
     """Needs user_id and item_id; time and rating where there are any."""
     items: TableFile | None = None
-    """Needs item_id; title, year, brand, categories, description where there are any."""
+    """Needs item_id; title, year, brand, categories, description, and image (bytes, in Parquet), image_path, image_url where there are any."""
     ordered: bool = True
     """False: the order of the rows in the file means nothing, and events of one time are put in the order of their item ids."""
 
