@@ -7,15 +7,13 @@ To add one: write the union below, and the way to load it in `recsys.embeddings.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag
 
+from recsys.config import Config
+from recsys.embeddings.image_config import ImageEncoderConfig
 from recsys.embeddings.text import TextEncoderConfig
-from recsys.errors import ConfigError
-
-EncoderConfig = TextEncoderConfig
-"""With a second member: `Annotated[Annotated[TextEncoderConfig, Tag("text")] | Annotated[..., Tag(...)], Discriminator(kind_of)]`."""
 
 TEXT, IMAGE = "text", "image"
 
@@ -25,6 +23,15 @@ def kind_of(values: Any) -> str:
     return str(values.get("kind", TEXT) if isinstance(values, dict) else getattr(values, "kind", TEXT))
 
 
+EncoderConfig = Annotated[Annotated[TextEncoderConfig, Tag(TEXT)] | Annotated[ImageEncoderConfig, Tag(IMAGE)], Discriminator(kind_of)]
+
+
+class _Holder(Config):
+    """So that the errors are told like any other config's."""
+
+    encoder: EncoderConfig
+
+
 def reads(config: EncoderConfig) -> frozenset[str]:
     """What of an item's content the encoder looks at: "text", "image" or both; `READS` of its class, else text alone."""
     return frozenset(getattr(type(config), "READS", (TEXT,)))
@@ -32,9 +39,4 @@ def reads(config: EncoderConfig) -> frozenset[str]:
 
 def parse_encoder(values: object, *, source: str = "encoder") -> EncoderConfig:
     """From plain values, as configs and bundles keep them. Raises ConfigError."""
-    if isinstance(EncoderConfig, type):
-        return EncoderConfig.parse(values, source=source)
-    try:
-        return TypeAdapter(EncoderConfig).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    return _Holder.parse({"encoder": values}, source=source).encoder

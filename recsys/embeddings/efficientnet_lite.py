@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: 4.7 million parameters, 1280 features of a picture, some tens of milliseconds on one core.
+"""EfficientNet-Lite0: 3.4 million weights without the classifier, 1280 features of a picture, some tens of milliseconds on one core.
 
 EfficientNet (Tan and Le, 2019, table 1) in the Lite form of its authors: no squeeze-and-excitation, ReLU6 for swish. The weights were
 trained in TensorFlow, hence the padding ("same": where the stride is 2 the odd row stands at the end) and epsilon 1e-3.

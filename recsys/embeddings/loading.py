@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.encoder import Encoder
+from recsys.embeddings.image import ImageEncoder
+from recsys.embeddings.image_config import ImageEncoderConfig
 from recsys.embeddings.text import TextEncoder
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Weights are read here and nowhere earlier. Raises ConfigError: weights not found, or options that do not fit them."""
+    """Weights are read here and nowhere earlier. Raises ConfigError: weights not found, or options that do not fit them; ArtifactError: damaged."""
+    if isinstance(config, ImageEncoderConfig):
+        return ImageEncoder.load(config)
     return TextEncoder.load(config)
