@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipelines.commands.board import board
 from pipelines.commands.compare import compare
+from pipelines.commands.fine_tune import fine_tune
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ def init(
     write_config(interactions, items, column or [], name, output, overwrite, Console())
 
 
+app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
 

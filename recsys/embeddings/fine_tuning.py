@@ -82,7 +82,8 @@ class Validation:
 class FineTuned:
     """trained: what `save_adapter` writes, of the best validation.  vectors: float32 (n_items, d), of length 1, 0 for an item
     without text.  history: one dict an epoch.  seconds: of training, over all resumed runs.  pairs_per_second: of the steps
-    of this run, NaN where none was left to do.  lower_seconds: of the states computed in this run, for `lower_items` items."""
+    of this run, NaN where none was left to do.  lower_seconds: of the states computed in this run, for `lower_items` items.
+    validation_before: of the frozen model, by the same measure as `history`'s."""
 
     trained: dict[str, Tensor]
     vectors: FloatArray
@@ -97,6 +98,7 @@ class FineTuned:
     pairs_per_second: float
     lower_items: int
     lower_seconds: float
+    validation_before: float
 
 
 def fine_tune(
@@ -146,7 +148,8 @@ def fine_tune(
         assert validation is not None
         return validation.measure(tuner.vectors(validation.items).numpy())
 
-    module = tuner.trainable
+    module = tuner.trainable.eval()
+    before = validate()
     state = train(
         module,
         run_epoch,
@@ -175,6 +178,7 @@ def fine_tune(
         pairs_per_second=speed.per_second(),
         lower_items=computed,
         lower_seconds=lower_seconds,
+        validation_before=before,
     )
 
 

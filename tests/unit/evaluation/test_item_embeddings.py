@@ -120,9 +120,8 @@ def test_the_sample_equals_the_loop_and_reads_no_test_case() -> None:
     sample, again, other = RetrievalSample(split, 15, 0), RetrievalSample(split, 15, 0), RetrievalSample(split, 15, 1)
     values = unit(np.random.default_rng(0).standard_normal((N, 4))).astype(np.float32)
     asked = asking_with_the_last(split.validation)
-    chosen = [
-        row for row in range(len(asked)) if (asked.user_nums[row], asked.targets[row]) in set(zip(sample._cases.user_nums, sample.items[sample._cases.targets]))
-    ]
+    sampled = set(sample._cases.user_nums.tolist())
+    chosen = [row for row in range(len(asked)) if asked.user_nums[row] in sampled]
     assert len(chosen) == 15
     ranks = [
         rank_of(values @ values[asked.inputs[row][0]], int(asked.targets[row]), [i for i in sample.items.tolist() if i != asked.inputs[row][0]])

@@ -1,0 +1,153 @@
+"""Stage `adapter`: a text encoder fine-tuned on what the training interactions bring together -> an adapter artifact.
+
+`recsys fine-tune CONFIG` runs it after `ingest` and `split`, under the same ledger as `recsys run`: what is done is not done
+again, and a killed training resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipelines import ingest, split
+from pipelines.board_config import BoardConfig
+from pipelines.executors import LocalExecutor
+from pipelines.ingest import IngestConfig
+from pipelines.ledger import Ledger
+from pipelines.progress import Reporter
+from pipelines.stage import Inputs, Step, Surroundings
+from recsys.artifacts.artifact import Artifact
+from recsys.artifacts.atomic import write_json
+from recsys.config import Config
+from recsys.data.split import SplitConfig
+from recsys.embeddings.adapter import KIND, save_adapter
+from recsys.embeddings.content import of_texts
+from recsys.embeddings.fine_tuning import FineTuningConfig, Validation, fine_tune
+from recsys.errors import ConfigError
+
+VERSION = 1
+
+
+class AdapterConfig(Config):
+    """What the stage reads."""
+
+    fine_tuning: FineTuningConfig
+    validation_cases: Annotated[int, Field(ge=1)] = 2000
+    """Cases of the validation period by which it stops, and whose items are encoded each time."""
+    seed: int = 0
+
+
+class FineTuneConfig(AdapterConfig):
+    """What `recsys fine-tune` reads."""
+
+    dataset: str = ""
+    """A data set with a board: its source is taken from there. Else give `data`."""
+    data: IngestConfig | None = None
+    split: SplitConfig = SplitConfig(protocol="held_out_items")
+    """The adapter belongs to this split: no other can judge it."""
+    root: Path = Path(".recsys")
+    """Artifacts, caches and tracking; as `runtime.root` of `recsys run`."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of torch; null: all cores."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FineTuneConfig:
+        if bool(self.dataset) == (self.data is not None):
+            raise ValueError("give either dataset or data")
+        return self
+
+    def source(self) -> IngestConfig:
+        """Raises ConfigError: no such board, or RECSYS_DATA is needed and not set."""
+        return self.data if self.data is not None else BoardConfig.of_dataset(self.dataset).data
+
+
+def run(config: AdapterConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
+    from recsys.evaluation.item_embeddings import RetrievalSample
+
+    tuning = config.fine_tuning
+    data_split, catalog = split.load(inputs["split"]), ingest.load(inputs["data"]).catalog
+    contents = of_texts(catalog.texts(tuning.encoder.template))
+    validation = None
+    if tuning.validation == "retrieval":
+        sample = RetrievalSample(data_split, config.validation_cases, config.seed)
+        has_text = np.array([bool(content) for content in contents])[sample.items]
+        if not has_text.all():
+            raise ConfigError(
+                f"{int((~has_text).sum())} items of the validation cases have no text by the template {tuning.encoder.template!r}; give it more fields"
+            )
+        validation = Validation(sample.items, sample.measure)
+    with surroundings.reporter.task(f"fine-tune {tuning.encoder.name}", "") as advance:
+
+        def told(epoch: int, epochs: int, numbers: Mapping[str, float]) -> None:
+            surroundings.reporter.say(f"  epoch {epoch}/{epochs} " + " ".join(f"{k} {v:.4f}" for k, v in numbers.items() if k != "epoch"))
+
+        tuned = fine_tune(
+            tuning,
+            data_split,
+            contents,
+            seed=config.seed,
+            states=surroundings.embedding_cache.parent / "states",
+            checkpoint=surroundings.scratch,
+            validation=validation,
+            progress=told,
+            advance=advance,
+        )
+    facts = save_adapter(folder, tuned.trained, tuning.tuning, tuning.layers, base=tuned.base_revision, split=data_split.digest)
+    write_json(folder / "history.json", tuned.history)
+    return {
+        **facts,
+        "encoder": tuning.encoder.name,
+        "seed": config.seed,
+        "figures": {
+            "pairs": tuned.pairs,
+            "parameters": tuned.parameters,
+            "epochs": len(tuned.history),
+            "best_epoch": tuned.best_epoch,
+            "capped": tuned.capped,
+            "train_seconds": round(tuned.seconds, 1),
+            "pairs_per_second": _rounded(tuned.pairs_per_second),
+            "lower_items": tuned.lower_items,
+            "lower_seconds": round(tuned.lower_seconds, 1),
+            "peak_mb": round(tuned.peak_mb, 1),
+            "validation_before": round(tuned.validation_before, 6),
+            "validation": round(max(row["validation"] for row in tuned.history if "validation" in row), 6),
+        },
+    }
+
+
+def plan_of(config: FineTuneConfig) -> list[Step]:
+    source = config.source()
+    own = AdapterConfig(**{name: getattr(config, name) for name in AdapterConfig.model_fields})
+    return [
+        Step("ingest", ingest.VERSION, source, ingest.run, raw_digest=partial(ingest.raw_digest, source)),
+        Step(f"split:{config.split.protocol}", split.VERSION, config.split, split.run, {"data": "ingest"}),
+        Step(f"{KIND}:{config.fine_tuning.encoder.name}", VERSION, own, run, {"data": "ingest", "split": f"split:{config.split.protocol}"}),
+    ]
+
+
+def run_steps(config: FineTuneConfig, reporter: Reporter) -> tuple[Artifact, bool]:
+    """The adapter, and whether it was trained just now."""
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    root = config.root.absolute()
+    ledger, artifacts, ran = Ledger(root), dict[str, Artifact](), False
+    with ledger.lock():
+        surroundings = Surroundings(reporter, LocalExecutor(), root / "embeddings", root)
+        for status in ledger.survey(plan_of(config)):
+            step = status.step
+            reporter.say(f"{'[dim]·' if status.cached else '[bold]▸'} {step.name:<24}[/] [dim]{'cached' if status.cached else status.reason}[/]")
+            ran = not status.cached
+            inputs = {role: artifacts[name] for role, name in step.inputs.items()}
+            artifacts[step.name] = ledger.open(status) if status.cached else ledger.run(status, inputs, surroundings)
+    return artifacts[step.name], ran
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 2)
