@@ -26,10 +26,13 @@ _TURNS = {
 }  # fmt: skip
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, enough: int = 0) -> Image.Image:
     """The picture as RGB, 8 bits a channel: first frame, turned as its EXIF says, transparency over white, 16-bit greys scaled (not clipped).
 
     Colour profiles are not applied. A file whose EXIF is unreadable is taken as it stands.
+
+    enough: pixels that the shorter side must keep; a JPEG is then unpacked at a half, a quarter or an eighth of its size where it may be,
+    which is several times faster. 0: at its full size.
 
     Raises:
         ImageError: empty, no format of `FORMATS`, truncated or broken, or beyond a limit; the message says which. Nothing else is raised.
@@ -47,6 +50,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     what = f"{what}, {image.format} of {image.width:,} x {image.height:,}"
     _require_within_limits(image, data, what, max_pixels)
     try:
+        if enough:
+            image.draft(None, (enough, enough))  # of these formats JPEG alone has it
         image.load()
         _require_within_limits(image, data, what, max_pixels)  # a first frame may be larger than the header said
         return _turned(_opaque(image), image)

@@ -100,6 +100,26 @@ def test_batch_equals_single_and_frozen_means_frozen(models: dict[str, str], fam
     np.testing.assert_allclose(vectors[::-1], encoder.encode(CONTENTS[::-1]), atol=1e-5 if dtype == "float32" else 2e-2)
 
 
+def test_threads_change_nothing(models: dict[str, str]) -> None:
+    encoder = ImageEncoder.load(config(models["vit"], batch_size=2))
+    contents = [Content(image=picture(seed)) for seed in range(13)]
+    torch.set_num_threads(1)
+    vectors = encoder.encode(contents)
+    torch.set_num_threads(3)
+    np.testing.assert_allclose(encoder.encode(contents), vectors, atol=1e-6)
+    with pytest.raises(ImageError, match="row 8: picture of 1 bytes"):
+        encoder.encode([*contents[:8], Content(image=b"x"), *contents[8:]])
+
+
+def test_a_large_jpeg_is_nearly_its_small_self(models: dict[str, str]) -> None:
+    """It is unpacked at a fraction of its size: the vector is that of the full size but for rounding."""
+    large = Content(image=picture(4, 1000, 1400, "JPEG"))
+    assert decode(large.image or b"", enough=2 * SIDE).size == (125, 175)
+    encoder = ImageEncoder.load(config(models["clip"]))
+    expected = encoder.encode([Content(image=picture(4, 1000, 1400, "PNG"))])
+    assert (encoder.encode([large]) * expected).sum() > 0.999
+
+
 def test_native_poolings_and_dims(models: dict[str, str]) -> None:
     spaces = {family: config(model).space() for family, model in models.items()}
     assert {family: space.pooling for family, space in spaces.items()} == {

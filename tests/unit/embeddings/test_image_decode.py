@@ -211,6 +211,17 @@ def test_any_bytes(data: bytes) -> None:
         decode(data)
 
 
+@pytest.mark.parametrize(("size", "enough", "expected"), [((800, 400), 100, (200, 100)), ((800, 400), 101, (400, 200)), ((64, 4000), 64, (64, 4000))])
+def test_a_jpeg_is_unpacked_no_larger_than_needed(size: tuple[int, int], enough: int, expected: tuple[int, int]) -> None:
+    colours = np.random.default_rng(2).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    whole = Image.fromarray(colours).resize(size, Image.Resampling.BILINEAR)
+    small = decode(encoded(whole, "JPEG", quality=95), enough=enough)
+    assert small.size == expected
+    difference = np.asarray(small, dtype=int) - np.asarray(whole.resize(expected, Image.Resampling.BOX), dtype=int)
+    assert np.abs(difference).mean() < 3
+    assert decode(encoded(whole, "PNG"), enough=enough).size == size
+
+
 def test_rules_have_a_number() -> None:
     """Pixels that are decided here and not by Pillow: when this test needs other numbers, raise RULES, for the vectors move."""
     cases: list[Callable[[], bytes]] = [
