@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 
 Attention = Literal["model", "causal", "bidirectional"]
 SWITCHABLE = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
 """Types (`model_type` of config.json) whose every layer takes its mask from transformers' masking functions, which `config.is_causal` switches."""
+_FLOAT32 = "sdpa_float32"
 _PROBE = 3
 """Tokens. Few, so that the first sees the last through the narrowest of sliding windows."""
 
 
 def resolve(wanted: Attention, *, causal: bool, model_type: str, model: str) -> Attention:
-    """"causal" or "bidirectional". causal: what the model does by itself.
+    """ "causal" or "bidirectional". causal: what the model does by itself.
 
     Raises:
         ConfigError: the model's attention cannot be brought to what is wanted.
@@ -39,6 +40,28 @@ def remove_causal_mask(model: nn.Module) -> None:
             config.is_causal = False  # read where transformers makes the masks
         if hasattr(module, "is_causal"):
             module.is_causal = False  # read where there is no mask, as no token is padding
+
+
+def attend_in_float32(model: nn.Module) -> None:
+    """In place, for models whose attention is torch's own kernel: softmax and sums over the tokens in float32, all else in the model's dtype.
+
+    A decoder without its mask was not trained to be so and hangs on small differences: in bf16 the number of padded positions alone
+    brought SmolLM2's vectors to a cosine of 0.978 with each other, and 0.945 with float32; with this to 1.000 and 0.990.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if model.config._attn_implementation == "sdpa":  # type: ignore[union-attr]
+        ALL_ATTENTION_FUNCTIONS.register(_FLOAT32, _sdpa_in_float32)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(_FLOAT32, sdpa_mask)
+        model.set_attn_implementation(_FLOAT32)  # type: ignore[operator]
+
+
+def _sdpa_in_float32(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any) -> tuple[Tensor, None]:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    states, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
+    return states.to(query.dtype), None
 
 
 @torch.inference_mode()

@@ -55,7 +55,7 @@ class TextEncoderConfig(Config):
     normalise: bool = True
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     adapter: Path | None = None
-    """Folder of a LoRA adapter; see `recsys.embeddings.adapter`."""
+    """Folder of fine-tuned weights on top of the model's; see `recsys.embeddings.adapter`."""
     token_budget: Annotated[int, Field(ge=64)] = 1024
     """Padded tokens a batch: speed and memory only. On a CPU the activations of 1024 tokens stay in its cache: more is slower."""
 
@@ -67,7 +67,7 @@ class TextEncoderConfig(Config):
         return self
 
     def space(self) -> EmbeddingSpace:
-        """The space, from the files alone: no model is loaded. Raises ConfigError, ArtifactError (of the adapter)."""
+        """The space, from the files alone: no model is loaded. Raises ConfigError; of the adapter ArtifactError, SpaceMismatchError."""
         if self.model == HASHED:
             return HashedEncoder(template=self.template).space
         return _space(self, find_weights(self.model), _adapter(self))
@@ -83,6 +83,8 @@ def _space(config: TextEncoderConfig, weights: Weights, adapter: Adapter | None)
     if not -weights.layers - 1 <= config.layer <= weights.layers:
         raise ConfigError(f"encoder {config.name!r}: layer {config.layer} of {config.model!r}, which has 0 (the token embeddings) to {weights.layers}")
     revision = weights.revision()
+    if adapter:
+        adapter.require_base(revision)
     return EmbeddingSpace(
         model=model_name(config.model),
         revision=revision,

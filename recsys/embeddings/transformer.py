@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsys.embeddings.adapter import Adapter
-from recsys.embeddings.attention import is_causal, remove_causal_mask
+from recsys.embeddings.attention import SWITCHABLE, attend_in_float32, is_causal, remove_causal_mask
 from recsys.embeddings.norms import speed_up_norms
 from recsys.errors import ConfigError
 from recsys.weights.find import Weights
@@ -22,8 +22,11 @@ def load_transformer(weights: Weights, dtype: str, attention: str, *, adapter: A
     model, tokenizer = load_model(weights, "float32" if adapter else dtype, head=head)
     if adapter:
         model = adapter.merged_into(model).to(DTYPES[dtype])
-    if weights.causal and attention == "bidirectional":
+    # Some Gemma models have a bidirectional mask of their own.
+    if attention == "bidirectional" and weights.model_type in SWITCHABLE and not getattr(model.config, "use_bidirectional_attention", False):
         remove_causal_mask(model)
+        if dtype != "float32":
+            attend_in_float32(model)
     speed_up_norms(model)
     model.config.use_cache = False
     model = model.eval().requires_grad_(False)
