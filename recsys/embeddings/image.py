@@ -20,7 +20,6 @@ from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import DataError, ImageError
 from recsys.types import FloatArray
 
-
 _SPARE = 2
 """Times the model's side that the shorter side of a JPEG keeps: enough for the resizing that follows."""
 
