@@ -111,7 +111,7 @@ def fit(
             cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None
             return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters, graph.peak_mb)
         case RecBoleBaseline():
-            foreign = recbole.fit(baseline.settings, split, seed=seed, progress=progress)
+            foreign = recbole.fit(baseline.settings, split, seed=seed, checkpoint=checkpoint, progress=progress)
             # The worker judges its epochs on our validation cases by our definition of NDCG@10.
             curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
             cap = _cap(baseline.settings.max_seconds) if foreign.capped else None

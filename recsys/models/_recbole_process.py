@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from recsys.errors import NonFiniteError, RecsysError
 
 WORKER = Path(__file__).with_name("_recbole_worker.py")
+ROOT = WORKER.parents[2]
+"""The folder that holds `recsys`, as this process sees it."""
 STDERR_LINES = 15
 """Last lines of the worker's stderr in an error message."""
 
@@ -49,6 +51,7 @@ class RecBoleProcess:
         self._stderr = scratch / "stderr.txt"
         count = str(threads)
         environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUDA_VISIBLE_DEVICES": ""}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
                 # -P: the worker's own folder stays out of its import path. RecBole's warnings would crowd out what went wrong.

@@ -2,7 +2,8 @@
 
 RecBole 1.2.1 calls names that numpy 2 and scipy removed, and evaluates strings of its settings as Python. What it needs
 is put back, and what it must not do is taken away, in this process only. Requests come as JSON lines on stdin, answers
-go as JSON lines to stdout; arrays travel as safetensors files. Nothing here reads or writes a pickle.
+go as JSON lines to stdout; arrays travel as safetensors files. Nothing here reads or writes a pickle. Of this library it
+imports what is light, for RecBole's process starts with each fit.
 
 Row 0 of every RecBole table is its padding; rows follow `rows.json`.
 """
@@ -14,7 +15,6 @@ import inspect
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -26,6 +26,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from safetensors.torch import load_file, save_file
+
+from recsys.models._recbole_checkpoint import Checkpoint, Training
+from recsys.training.memory import peak_mb
 
 PAIRS = 1 << 16
 """(user, item) pairs that a model without a full sort scores at once."""
@@ -120,48 +123,52 @@ class Session:
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def train(self, say: Any) -> dict[str, Any]:
-        """Fit with early stopping on validation NDCG@10; writes rows, weights and, where they exist, vectors."""
+    def train(self, say: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Fit with early stopping on validation NDCG@10; writes rows, weights and, where they exist, vectors. What the
+        checkpoint holds is gone on with; a finished training is only loaded."""
         from recbole.utils import get_trainer
 
         trainer = get_trainer(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
         tokens = {name: self.dataset.field2id_token[f"{name}_id"].tolist() for name in ("user", "item")}
         (self.folder / "rows.json").write_text(json.dumps({"users": tokens["user"][1:], "items": tokens["item"][1:]}, ensure_ascii=False), encoding="utf-8")
         validation = _Validation(self.folder, tokens)
-        history: list[dict[str, Any]] = []
-        best: dict[str, Any] = {"ndcg": -1.0, "epoch": 0}
-        capped: str | None = None
-        started = time.perf_counter()
+        done = Training()
+        found = checkpoint.load(self, trainer)
+        if found is not None:
+            done, trainer.start_epoch = found, len(found.history)
+        before, started = done.seconds, time.perf_counter()
         cap, patience = self.settings["max_seconds"], self.settings["patience"]
 
         def valid_epoch(*_: object, **__: object) -> tuple[float, dict[str, float]]:
-            nonlocal capped
-            epoch = len(history) + 1
+            epoch = len(done.history) + 1
             try:
                 ndcg = validation.ndcg(self)
             except _NotFinite as found:
                 found.epoch = epoch
                 raise
-            spent = time.perf_counter() - started
-            history.append({"epoch": epoch, "loss": float(trainer.train_loss_dict[epoch - 1]), "ndcg@10": ndcg, "seconds": spent})
-            say({"epoch": epoch, "epochs": trainer.epochs, "numbers": history[-1]})
-            if ndcg > best["ndcg"]:
-                best.update(ndcg=ndcg, epoch=epoch, state=self._state())
-            if epoch - best["epoch"] >= patience:
-                raise _Stop
-            if cap is not None and spent > cap and epoch < trainer.epochs:
-                capped = f"stopped after epoch {epoch} of {trainer.epochs}: {spent:.1f} s passed the cap of {cap:g} s"
+            done.seconds = spent = before + time.perf_counter() - started
+            done.history.append({"epoch": epoch, "loss": float(trainer.train_loss_dict[epoch - 1]), "ndcg@10": ndcg, "seconds": spent})
+            if ndcg > done.best:
+                done.best, done.best_epoch, done.weights = ndcg, epoch, self.state()
+            patient = epoch - done.best_epoch < patience
+            if patient and cap is not None and spent > cap and epoch < trainer.epochs:
+                done.capped = f"stopped after epoch {epoch} of {trainer.epochs}: {spent:.1f} s passed the cap of {cap:g} s"
+            done.finished = not patient or done.capped is not None or epoch >= trainer.epochs
+            done.peak_mb = max(done.peak_mb, peak_mb())
+            checkpoint.save(self, trainer, done)
+            say({"epoch": epoch, "epochs": trainer.epochs, "numbers": done.history[-1]})
+            if done.finished:
                 raise _Stop
             return ndcg, {"ndcg@10": ndcg}
 
         trainer._valid_epoch = valid_epoch
-        with contextlib.suppress(_Stop):
-            trainer.fit(self.loader, valid_data=True, verbose=False, saved=False, show_progress=False)
-        seconds = time.perf_counter() - started
-        if not history:
+        if not done.finished:
+            with contextlib.suppress(_Stop):
+                trainer.fit(self.loader, valid_data=True, verbose=False, saved=False, show_progress=False)
+        if not done.history:
             raise RuntimeError(f"{self.config['model']} was never validated: its trainer has stages of its own, which this adapter does not run")
-        self._set_state(best["state"])
-        save_file(best["state"], self.folder / "weights.safetensors")
+        self.set_state(done.weights)
+        save_file(done.weights, self.folder / "weights.safetensors")
         vectors = self._vectors()
         if vectors is not None:
             save_file({name: table.detach().float().clone().contiguous() for name, table in vectors.items()}, self.folder / "vectors.safetensors")
@@ -169,13 +176,13 @@ class Session:
             "sequential": self.sequential,
             "needs_user": self._needs_user(),
             "vectors": vectors is not None,
-            "history": history,
-            "best_epoch": best["epoch"],
-            "capped": capped,
-            "seconds": seconds,
+            "history": done.history,
+            "best_epoch": done.best_epoch,
+            "capped": done.capped,
+            "seconds": done.seconds,
             "settings": {name: self.config[name] for name in self.settings["report"]},
             "parameters": self._parameters(),
-            "peak_mb": _peak_mb(),
+            "peak_mb": done.peak_mb,
         }
 
     def _parameters(self) -> int:
@@ -184,7 +191,7 @@ class Session:
 
         return 0 if self.model.type == ModelType.TRADITIONAL else sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    def _state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, torch.Tensor]:
         """All that decides a score as dense tensors: weights, and what RecBole calls other parameters."""
         state = {f"weight/{name}": value.detach().clone().contiguous() for name, value in self.model.state_dict().items() if not value.is_sparse}
         for name, value in self.model.other_parameter().items():
@@ -203,7 +210,7 @@ class Session:
                 raise RuntimeError(f"{self.config['model']} keeps {name!r} as {type(value).__name__}, which cannot be saved as a tensor")
         return state
 
-    def _set_state(self, state: dict[str, torch.Tensor]) -> None:
+    def set_state(self, state: dict[str, torch.Tensor]) -> None:
         weights = {name.removeprefix("weight/"): value for name, value in state.items() if name.startswith("weight/")}
         # Sparse buffers are graphs, which the model builds from the interactions.
         sparse = {name for name, value in self.model.state_dict().items() if value.is_sparse}
@@ -228,7 +235,7 @@ class Session:
 
     def open(self) -> None:
         """Load the fitted weights."""
-        self._set_state(load_file(self.folder / "weights.safetensors"))
+        self.set_state(load_file(self.folder / "weights.safetensors"))
 
     # --- scores -----------------------------------------------------------------------------------------------------
 
@@ -388,14 +395,6 @@ def _known(offsets: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, to
     return before[offsets], items[kept]
 
 
-def _peak_mb() -> float:
-    """Highest resident memory of this process in MiB, 0 where the system does not tell. `ru_maxrss` would begin with the parent's."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        return int(found[1]) / 1024 if found else 0.0
-    return 0.0
-
-
 def _end_with_parent(parent: int) -> None:
     """A killed parent leaves no orphan, whatever RecBole is computing; also one killed while this process was starting."""
 
@@ -435,7 +434,7 @@ def main(folder: Path, scratch: Path, parent: int) -> None:
 
 def _answer(session: Session, request: dict[str, Any], say: Any) -> dict[str, Any]:
     if request["do"] == "train":
-        return session.train(say)
+        return session.train(say, Checkpoint(Path(request["checkpoint"]) if request["checkpoint"] else None, request["fingerprint"], request["every"]))
     if request["do"] == "open":
         session.open()
         return {}

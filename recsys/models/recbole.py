@@ -8,6 +8,7 @@ nothing to say of a user whom it never saw. A sequential model reads the history
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import importlib.util
 import re
 import tempfile
@@ -27,11 +28,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from recsys.artifacts.atomic import read_json, write_bytes, write_json
-from recsys.config import Config
+from recsys.config import Config, digest_of
 from recsys.data.sequences import Sequences
 from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ArtifactError, ConfigError, DataError, NonFiniteError
+from recsys.models._recbole_checkpoint import require_own
 from recsys.models._recbole_process import NotFiniteAnswerError, RecBoleProcess
 from recsys.rng import derive_seed
 from recsys.training.loop import Progress
@@ -285,15 +287,30 @@ class RecBoleBackbone(RecBoleScorer):
         return scores
 
 
-def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | None = None) -> RecBoleFit:
+def fit(
+    config: RecBoleConfig,
+    split: Split,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> RecBoleFit:
     """Train on `split.train` alone; early stopping on NDCG@10 of `split.validation`, computed in the subprocess as our
     evaluator defines it. No test case leaves this process.
 
+    checkpoint: folder; a training found there goes on from its last saved epoch (a finished one is only loaded).
+
     Raises:
+        ArtifactError: the checkpoint is damaged or belongs to another training.
         DataError: an id that an atomic file cannot hold.
         NonFiniteError: the model scored NaN or +inf for a validation case; names the model, the epoch and the user.
         RecsysError: RecBole failed; with its last lines.
     """
+    fingerprint = digest_of([config.digest(), split.digest, seed, torch.__version__, importlib.metadata.version("recbole")])
+    if checkpoint is not None:
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        require_own(checkpoint, fingerprint)  # before a process starts
     temporary = tempfile.TemporaryDirectory(prefix="recsys-recbole-fit-")
     folder = Path(temporary.name)
     write_atomic_file(split, folder / "train" / "train.inter")
@@ -306,7 +323,8 @@ def fit(config: RecBoleConfig, split: Split, *, seed: int, progress: Progress | 
             progress(message["epoch"], message["epochs"], message["numbers"])
 
     try:
-        found = process.ask({"do": "train"}, hear)
+        place = None if checkpoint is None else str(checkpoint.absolute())
+        found = process.ask({"do": "train", "checkpoint": place, "fingerprint": fingerprint, "every": checkpoint_seconds}, hear)
     except NotFiniteAnswerError as wrong:
         user_num = int(split.validation.user_nums[wrong.row])
         raise NonFiniteError(

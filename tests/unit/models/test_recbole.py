@@ -23,7 +23,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.sequences import Sequences
 from recsys.data.split import Cases, Split, SplitConfig, make_split
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import ConfigError, DataError, NonFiniteError, RecsysError
+from recsys.errors import ArtifactError, ConfigError, DataError, NonFiniteError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.models import _recbole_process, _recbole_worker
 from recsys.models._recbole_process import RecBoleProcess
@@ -276,7 +276,6 @@ def test_a_training_that_ends_in_nan_is_an_error_not_a_perfect_model(split: Spli
         "worker.main(worker.Path(sys.argv[1]), worker.Path(sys.argv[2]), int(sys.argv[3]))\n"
     )
     monkeypatch.setattr(_recbole_process, "WORKER", script)
-    monkeypatch.setenv("PYTHONPATH", str(Path(_recbole_worker.__file__).parents[2]))
     user = split.users.ids[split.validation.user_nums[2]]
     with pytest.raises(NonFiniteError, match=rf"BPR scored nan after epoch 1 for user_num 2 \(user_id '{user}'\), a validation case"):
         fit(config("BPR", epochs=2), split, seed=0)
@@ -398,6 +397,52 @@ def test_a_killed_parent_leaves_no_orphan() -> None:
 def test_what_recbole_says_of_a_bad_value_reaches_the_user(split: Split) -> None:
     with pytest.raises(RecsysError, match="exit code 1.*\n(.*\n)*.*Error"):
         fit(config("BPR", parameters={"embedding_size": "sixteen"}), split, seed=0)
+
+
+# --- a killed fit -------------------------------------------------------------------------------------------------------
+
+FITS: dict[str, dict[str, Any]] = {
+    "BPR": {"train_batch_size": 64, "embedding_size": 8},
+    "GRU4Rec": {"train_batch_size": 64, "embedding_size": 8, "hidden_size": 8, "dropout_prob": 0.5},
+    "MultiVAE": {"train_batch_size": 8, "mlp_hidden_size": [8], "latent_dimension": 4, "total_anneal_steps": 20},
+    "RecVAE": {"train_batch_size": 8, "hidden_dimension": 8, "latent_dimension": 4},
+    "BERT4Rec": {"train_batch_size": 64, "hidden_size": 8, "inner_size": 8, "n_layers": 1},
+}
+"""Negatives, dropout, a step of annealing beside the weights, two optimisers in turns, masks by Python's random."""
+
+
+@pytest.mark.parametrize("model", ["BPR", *(pytest.param(name, marks=pytest.mark.slow) for name in FITS if name != "BPR")])
+def test_a_resumed_fit_equals_an_undisturbed_one(model: str, split: Split, tmp_path: Path) -> None:
+    options, queries, every = config(model, parameters=FITS[model], epochs=4), of_training(split), np.arange(split.n_items)
+    with fit(options, split, seed=0).scorer as scorer:
+        expected = scorer.score(queries, every)
+
+    def until_two(done: int, *_: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(options, split, seed=0, checkpoint=tmp_path, checkpoint_seconds=0.0, progress=until_two)
+    told: list[int] = []
+    resumed = fit(options, split, seed=0, checkpoint=tmp_path, progress=lambda done, *_: told.append(done))
+    with resumed.scorer as scorer:
+        np.testing.assert_array_equal(scorer.score(queries, every), expected)
+    assert told == [3, 4] and [numbers["epoch"] for numbers in resumed.history] == [1, 2, 3, 4]
+
+
+def test_a_finished_fit_is_only_loaded_and_that_of_another_or_a_damaged_one_refused(ease: RecBoleFit, split: Split, tmp_path: Path) -> None:
+    options, told = config("EASE", parameters={"reg_weight": 20.0}), []
+    first, again = (fit(options, split, seed=0, checkpoint=tmp_path, progress=lambda done, *_: told.append(done)) for _ in range(2))
+    with first.scorer, again.scorer as scorer:
+        queries, every = of_training(split), np.arange(split.n_items)
+        np.testing.assert_array_equal(scorer.score(queries, every), ease.scorer.score(queries, every))
+    assert told == [1] and (again.history, again.seconds, again.peak_mb) == (first.history, first.seconds, first.peak_mb)
+    with pytest.raises(ArtifactError, match="a checkpoint of another training"):
+        fit(options, split, seed=1, checkpoint=tmp_path)
+    (tensors,) = tmp_path.glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="missing or damaged"):
+        fit(options, split, seed=0, checkpoint=tmp_path)
 
 
 # --- the eight models ---------------------------------------------------------------------------------------------------
