@@ -39,7 +39,7 @@ def remove_causal_mask(model: nn.Module) -> None:
         if config is not None:
             config.is_causal = False  # read where transformers makes the masks
         if hasattr(module, "is_causal"):
-            module.is_causal = False  # read where there is no mask, as no token is padding
+            module.is_causal = False  # type: ignore[assignment]  # read where there is no mask, as no token is padding
 
 
 def attend_in_float32(model: nn.Module) -> None:

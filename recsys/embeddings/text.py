@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 
 class TextEncoderConfig(Config):
-    """One text embedding. All but `SPEED_ONLY` decides the embedding space."""
+    """One text embedding. All but `NOT_IN_SPACE` decides the embedding space."""
 
-    SPEED_ONLY: ClassVar[frozenset[str]] = frozenset({"kind", "name", "token_budget"})
+    NOT_IN_SPACE: ClassVar[frozenset[str]] = frozenset({"kind", "name", "token_budget"})
 
     kind: Literal["text"] = "text"
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]

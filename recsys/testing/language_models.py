@@ -78,7 +78,7 @@ def byte_tokenizer(*, wrap: bool = False, chat: bool = False) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     if wrap:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    fast = PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", additional_special_tokens=["<|im_start|>", "<|im_end|>"]
     )
     if chat:

@@ -38,7 +38,7 @@ def load_model(weights: Weights, dtype: str, *, head: bool = False) -> tuple[Any
 def _from_folder(folder: Path, dtype: str, head: bool) -> Any:
     from transformers import AutoModel, AutoModelForCausalLM
 
-    kind = AutoModelForCausalLM if head else AutoModel
+    kind: Any = AutoModelForCausalLM if head else AutoModel
     model, info = kind.from_pretrained(folder, local_files_only=True, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True)
     # The pooler of BERT-like models stands on top of the states that are read here.
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)

@@ -18,7 +18,8 @@ def ids(text: str) -> list[int]:
 def test_a_long_text_is_split_and_every_token_kept() -> None:
     windows = Windower.plain(WRAPPING, 6).split(["abcdefghij", "k"])
     assert windows == [
-        Window([BOS, *ids("abcd"), EOS], 0, 0), Window([BOS, *ids("efgh"), EOS], 0, 0), Window([BOS, *ids("ij"), EOS], 0, 0), Window([BOS, *ids("k"), EOS], 0, 1),
+        Window([BOS, *ids("abcd"), EOS], 0, 0), Window([BOS, *ids("efgh"), EOS], 0, 0), Window([BOS, *ids("ij"), EOS], 0, 0),
+        Window([BOS, *ids("k"), EOS], 0, 1),
     ]  # fmt: skip
     assert [window.weight for window in windows] == [6, 6, 4, 3] and chunked(windows, 2) == 1
     assert Windower.plain(PLAIN, 6).split([]) == [] and chunked([], 0) == 0
