@@ -13,9 +13,10 @@ from pydantic import Discriminator, Tag
 
 from recsys.config import Config
 from recsys.embeddings.image_config import ImageEncoderConfig
+from recsys.embeddings.joint import JointEncoderConfig
 from recsys.embeddings.text import TextEncoderConfig
 
-TEXT, IMAGE = "text", "image"
+TEXT, IMAGE, JOINT = "text", "image", "joint"
 
 
 def kind_of(values: Any) -> str:
@@ -23,7 +24,9 @@ def kind_of(values: Any) -> str:
     return str(values.get("kind", TEXT) if isinstance(values, dict) else getattr(values, "kind", TEXT))
 
 
-EncoderConfig = Annotated[Annotated[TextEncoderConfig, Tag(TEXT)] | Annotated[ImageEncoderConfig, Tag(IMAGE)], Discriminator(kind_of)]
+EncoderConfig = Annotated[
+    Annotated[TextEncoderConfig, Tag(TEXT)] | Annotated[ImageEncoderConfig, Tag(IMAGE)] | Annotated[JointEncoderConfig, Tag(JOINT)], Discriminator(kind_of)
+]
 
 
 class _Holder(Config):

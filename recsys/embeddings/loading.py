@@ -6,6 +6,7 @@ from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.image import ImageEncoder
 from recsys.embeddings.image_config import ImageEncoderConfig
+from recsys.embeddings.joint import JointEncoder, JointEncoderConfig
 from recsys.embeddings.text import TextEncoder
 
 
@@ -13,4 +14,6 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     """Weights are read here and nowhere earlier. Raises ConfigError: weights not found, or options that do not fit them; ArtifactError: damaged."""
     if isinstance(config, ImageEncoderConfig):
         return ImageEncoder.load(config)
+    if isinstance(config, JointEncoderConfig):
+        return JointEncoder.load(config)
     return TextEncoder.load(config)

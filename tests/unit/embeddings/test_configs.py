@@ -28,7 +28,7 @@ def test_told_apart_by_kind_and_text_where_none_is_stated() -> None:
         ({"kind": "image", "name": "Poster", "model": "m"}, "name"),
         ({"kind": "image", "name": "poster", "model": "m", "pooling": "max"}, "'projected', 'pooler', 'cls'"),
         ({"kind": "image", "name": "poster", "model": "m", "max_length": 8}, "unknown key"),
-        ({"kind": "sound", "name": "poster", "model": "m"}, "'text', 'image'"),
+        ({"kind": "sound", "name": "poster", "model": "m"}, "'text', 'image', 'joint'"),
     ],
 )
 def test_wrong_values_say_what_is_known(values: dict[str, object], message: str) -> None:
