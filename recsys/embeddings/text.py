@@ -61,7 +61,8 @@ class TextEncoderConfig(Config):
 
     @model_validator(mode="after")
     def _hashed_has_no_options(self) -> Self:
-        ignored = [name for name in ("instruction", "layer", "pooling", "attention", "adapter") if name in self.model_fields_set]
+        options = ("instruction", "layer", "pooling", "attention", "adapter")
+        ignored = [name for name in options if getattr(self, name) != type(self).model_fields[name].default]
         if self.model == HASHED and ignored:
             raise ValueError(f"model 'hashed' has no {', '.join(ignored)}; leave it out")
         return self
