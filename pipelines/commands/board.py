@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from pipelines.board_folders import BOARDS, PUBLISHED
+from pipelines.commands.wide_table import print_wide
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.evaluation.board import Board, BoardRow
 
-WIDTH = 200
+WIDTH = 400
 """Columns of a table that is piped: nothing is cut off."""
+WIDE = 250
+"""Below this a model has its short name, and an interval a line of its own."""
 
 
 def board(
@@ -85,26 +87,28 @@ def _show(board: Board, console: Console) -> None:
 
     tested = [metric for metric in ("recall@10", "ndcg@10", "mrr@10") if metric in board.rows[0].metrics]
     title = f"{board.dataset}, {board.protocol}, split {board.split_hash[:12]}, {board.cases:,} cases"
-    accuracy = Table("model", "seeds", *map(text.title_of, tested), *(head for head, _ in text.accuracy_figures()), title=escape(title), title_justify="left")
-    rest = [*text.slice_figures(board), *text.cost_figures()]
-    other = Table("model", *(head for head, _ in rest))
-    for row in board.rows:
-        name = escape(text.name_of(row))
-        accuracy.add_row(name, text.seeds_of(row), *(_measured(row, metric) for metric in tested), *(cell(row) for _, cell in text.accuracy_figures()))
-        other.add_row(name, *(escape(cell(row)) for _, cell in rest))
-    console.print(accuracy)
+    narrow = console.width < WIDE
+    accuracy, other = text.accuracy_figures(), [*text.slice_figures(board), *text.cost_figures()]
+    names = [escape(row.model if narrow else text.name_of(row)) for row in board.rows]
+    figures = [(text.seeds_of(row), *(_measured(row, m, narrow) for m in tested), *(cell(row) for _, cell in accuracy)) for row in board.rows]
+    heads = ["model", "seeds", *map(text.title_of, tested), *(head for head, _ in accuracy)]
+    print_wide(console, heads, [(name, *cells) for name, cells in zip(names, figures, strict=True)], title=escape(title))
     console.print(
         "[dim]mean ± deviation over seeds, 95 % interval over cases; [bold]*[/] better than all others of the column (Holm p < 0.05), = cannot be told apart[/]"
     )
-    console.print(other)
+    costs = [(name, *(escape(cell(row)) for _, cell in other)) for name, row in zip(names, board.rows, strict=True)]
+    print_wide(console, ["model", *(head for head, _ in other)], costs)
     for warning in text.warnings(board):
         console.print(f"[yellow]{escape(warning)}[/]")
 
 
-def _measured(row: BoardRow, metric: str) -> str:
+def _measured(row: BoardRow, metric: str, narrow: bool) -> str:
     from recsys.evaluation.board import Mark
     from recsys.evaluation.board_text import measured_text
 
     value = row.metrics[metric]
-    text = escape(measured_text(value))
-    return {Mark.BEST: f"[bold green]{text} *[/]", Mark.TOP: f"[green]{text} =[/]", Mark.NONE: text}[value.mark]
+    figure, bracket, interval = measured_text(value).partition(" [")
+    interval = ("\n" if narrow else " ") + escape(bracket.strip() + interval)
+    styles = {Mark.BEST: ("[bold green]", " *", "[/]"), Mark.TOP: ("[green]", " =", "[/]"), Mark.NONE: ("", "", "")}
+    style, mark, end = styles[value.mark]
+    return style + (figure + mark + interval if narrow else figure + interval + mark) + end

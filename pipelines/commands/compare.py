@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from pipelines.board_folders import BOARDS
 from pipelines.commands.board import WIDTH, known_boards
+from pipelines.commands.wide_table import print_wide
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compare(
     found = compare_runs(runs_a, runs_b, metric or ["ndcg@10", "recall@10"])
     verdicts = [verdict(d, name_a, name_b) for d in found]
     parts = compare_slices(runs_a, runs_b) if slices else []
-    note = "" if len(runs_a) == len(runs_b) else f"{name_a} has {len(runs_a)} seeds and {name_b} {len(runs_b)}: each case counts with its mean over them"
+    note = "" if len(runs_a) == len(runs_b) else f"{name_a} has {_seeds(runs_a)} and {name_b} {_seeds(runs_b)}: each case counts with its mean over them"
     if as_json:
         document = {
             "a": {"name": name_a, "files": [str(path) for path, _ in runs_a]},
@@ -56,26 +56,27 @@ def compare(
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         return
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    table = Table(
-        "metric", "A", "B", "A − B", "95 % interval", "relative", "p Holm", "p bootstrap", "p t", "p Wilcoxon", "effect d_z", "better / worse / equal"
-    )
+    heads = ("metric", "A", "B", "A − B", "95 % interval", "relative", "p Holm", "p bootstrap", "p t", "p Wilcoxon", "effect d_z", "better / worse / equal")
+    rows = []
     for d in found:
         p_values = (f"{p:.4f}" for p in (d.holm, d.p_bootstrap, d.p_t, d.p_wilcoxon))
         interval = escape(f"[{d.low:+.4f}, {d.high:+.4f}]")
         cases = f"{d.better:,} / {d.worse:,} / {d.equal:,}"
-        table.add_row(
-            d.metric, f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}", interval, f"{d.relative:+.1%}", *p_values, f"{d.effect:+.3f}", cases
-        )
-    console.print(f"A: {name_a} ({len(runs_a)} seeds)   B: {name_b} ({len(runs_b)} seeds)   {found[0].count:,} cases", markup=False, highlight=False)
-    console.print(table)
+        means = (f"{d.mean_a:.4f}", f"{d.mean_b:.4f}", f"{d.difference:+.4f}")
+        rows.append((d.metric, *means, interval, f"{d.relative:+.1%}", *p_values, f"{d.effect:+.3f}", cases))
+    console.print(f"A: {name_a} ({_seeds(runs_a)})   B: {name_b} ({_seeds(runs_b)})   {found[0].count:,} cases", markup=False, highlight=False)
+    print_wide(console, heads, rows)
     for sentence in (*verdicts, *([note] if note else [])):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if slices:
-        listed = Table("slice", "cases", "metric", "A", "B", "A − B", title="Slices: means, without a test", title_justify="left")
-        for part in parts:
-            values = (f"{value:.4f}" if value == value else "–" for value in (part.mean_a, part.mean_b, part.mean_a - part.mean_b))
-            listed.add_row(escape(part.name), f"{part.count:,}", part.metric, *values)
-        console.print(listed)
+        listed = [
+            (escape(part.name), f"{part.count:,}", part.metric, f"{part.mean_a:.4f}", f"{part.mean_b:.4f}", f"{part.mean_a - part.mean_b:+.4f}")
+            for part in parts
+            if part.count
+        ]
+        print_wide(console, ("slice", "cases", "metric", "A", "B", "A − B"), listed, title="Slices: means, without a test")
+        if empty := list(dict.fromkeys(part.name for part in parts if not part.count)):
+            console.print(f"without cases: {', '.join(empty)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _runs(reference: str, folder: Path) -> list[Run]:
@@ -103,6 +104,10 @@ def _known(board: Path, besides: str | None = None) -> str:
 
     others = dict.fromkeys(record.model for _, record in read_board(board) if record.model != besides)
     return f"there are{' also' if besides else ''}: {', '.join(others) or 'none'}"
+
+
+def _seeds(runs: list[Run]) -> str:
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
 
 
 def _name(runs: list[Run], reference: str) -> str:

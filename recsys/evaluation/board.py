@@ -18,10 +18,10 @@ from recsys.evaluation.report import plain
 from recsys.evaluation.run_record import RunRecord
 from recsys.evaluation.run_values import Run, one_split, values_over_seeds
 from recsys.evaluation.significance import holm
+from recsys.evaluation.slices import POPULARITY
 
 TESTED = ("recall@10", "ndcg@10", "mrr@10", "recall@5", "ndcg@5", "recall@20", "ndcg@20")
 ORDER = "ndcg@10"
-SLICES = ("cold", "few-shot", "tail", "head")
 LEVEL = 0.05
 
 
@@ -92,7 +92,7 @@ FIGURES: Mapping[str, Callable[[RunRecord], float | None]] = {
     "validation ndcg@10": lambda r: r.validation.get("ndcg@10"),
     "validation/test": lambda r: _ratio(r.validation.get("ndcg@10"), r.metrics.get("ndcg@10")),
     "coverage@10": lambda r: r.beyond.get("coverage@10"),
-    **{f"{name} recall@10": (lambda r, name=name: r.slices.get(name, {}).get("recall@10")) for name in SLICES},  # type: ignore[misc]
+    **{f"{name} recall@10": (lambda r, name=name: r.slices.get(name, {}).get("recall@10")) for name in POPULARITY},  # type: ignore[misc]
     "parameters": lambda r: r.parameters,
     "epochs": lambda r: r.epochs,
     "best epoch": lambda r: r.best_epoch,
@@ -140,7 +140,7 @@ def _board(runs: Sequence[Run], seed: int, resamples: int) -> Board:
             measured[name][metric] = entry
     rows = [_row(seeds, measured[name]) for name, seeds in models.items()]
     rows.sort(key=lambda row: (-row.metrics[ORDER].mean if ORDER in row.metrics else 0.0, row.model))
-    counts = {name: count for name in SLICES for _, r in runs if (count := r.slices.get(name, {}).get("count")) is not None}
+    counts = {name: count for name in POPULARITY for _, r in runs if (count := r.slices.get(name, {}).get("count")) is not None}
     return Board(facts.dataset, facts.protocol, facts.split_hash, facts.cases, tuple(rows), {k: int(v) for k, v in counts.items()})
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from recsys.evaluation.board import SLICES, Board, BoardRow, Figure, Mark, Measured
+from recsys.evaluation.board import Board, BoardRow, Figure, Mark, Measured
 from recsys.evaluation.published import Published
 from recsys.evaluation.report import md_text, number
+from recsys.evaluation.slices import POPULARITY
 
 Cell = tuple[str, Callable[[BoardRow], str]]
 """Head of a column and its text for a row."""
@@ -52,8 +53,8 @@ def accuracy_figures() -> list[Cell]:
 
 
 def slice_figures(board: Board) -> list[Cell]:
-    counts = {name: f" (n = {board.slice_counts[name]:,})" if name in board.slice_counts else "" for name in SLICES}
-    return [("coverage@10", _figure("coverage@10", 3)), *((f"{name}{counts[name]}", _figure(f"{name} recall@10")) for name in SLICES)]
+    counts = {name: f" (n = {board.slice_counts[name]:,})" if name in board.slice_counts else "" for name in POPULARITY}
+    return [("coverage@10", _figure("coverage@10", 3)), *((f"{name}{counts[name]}", _figure(f"{name} recall@10")) for name in POPULARITY)]
 
 
 def cost_figures() -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from scipy import stats
 from recsys.evaluation.metrics import MetricArray
 from recsys.evaluation.run_values import Run, one_split, values_over_seeds
 from recsys.evaluation.significance import compare_values, holm
+from recsys.evaluation.slices import POPULARITY
 
 LEVEL, POWER = 0.05, 0.8
 
@@ -70,8 +72,8 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], metrics: Sequence[str], *, 
 
 
 def compare_slices(a: Sequence[Run], b: Sequence[Run]) -> list[SliceDifference]:
-    """The slices that all runs hold, one row a slice and metric."""
-    shared = [name for name in a[0][1].slices if all(name in record.slices for _, record in (*a, *b))]
+    """The slices that all runs hold, one row a slice and metric: by popularity, by history length, by category."""
+    shared = sorted((name for name in a[0][1].slices if all(name in record.slices for _, record in (*a, *b))), key=_in_order)
     return [
         SliceDifference(name, metric, int(a[0][1].slices[name].get("count") or 0), _slice_mean(a, name, metric), _slice_mean(b, name, metric))
         for name in shared
@@ -126,6 +128,16 @@ def _difference(metric: str, a: MetricArray, b: MetricArray, seed: int) -> Metri
         equal=int((difference == 0).sum()),
         detectable=detectable_difference(difference),
     )
+
+
+def _in_order(name: str) -> tuple[int, int, str]:
+    """A record's JSON sorts its keys: "history 11–20" before "history 6–10"."""
+    if name in POPULARITY:
+        return 0, POPULARITY.index(name), name
+    kind, _, lengths = name.partition(" ")
+    if kind == "history":
+        return 1, int(re.split(r"\D", lengths)[0]), name
+    return 2, 0, name
 
 
 def _slice_mean(runs: Sequence[Run], name: str, metric: str) -> float:

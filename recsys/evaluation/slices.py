@@ -12,7 +12,8 @@ from recsys.types import BoolArray, IntArray
 FEW = 5
 HEAD_SHARE = 0.2
 """Head: the most popular fifth of the items beyond few-shot (ties at the border belong to it); the tail is the rest."""
-
+POPULARITY = ("cold", "few-shot", "tail", "head")
+"""Of `popularity_slices`, rarest targets first."""
 NO_CATEGORY = "no category"
 
 
@@ -24,12 +25,8 @@ def popularity_slices(targets: IntArray, item_counts: IntArray) -> dict[str, Boo
     counts = item_counts[targets]
     known = item_counts[item_counts > FEW]
     border = np.quantile(known, 1.0 - HEAD_SHARE, method="higher") if len(known) else np.inf
-    return {
-        "cold": counts == 0,
-        "few-shot": (counts > 0) & (counts <= FEW),
-        "tail": (counts > FEW) & (counts < border),
-        "head": (counts > FEW) & (counts >= border),
-    }
+    masks = (counts == 0, (counts > 0) & (counts <= FEW), (counts > FEW) & (counts < border), (counts > FEW) & (counts >= border))
+    return dict(zip(POPULARITY, masks, strict=True))
 
 
 def history_slices(lengths: IntArray, edges: tuple[int, ...] = (0, 5, 10, 20, 50)) -> dict[str, BoolArray]:

@@ -269,6 +269,14 @@ def test_slices_show_means_of_both(tmp_path: Path) -> None:
     assert (head.name, head.metric, head.count, head.mean_a, head.mean_b) == ("head", "recall@10", 4, 1.0, 0.5)
 
 
+def test_slices_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """A record's JSON sorts its keys."""
+    names = ["cold", "few-shot", "tail", "head", "history 0", "history 1–5", "history 6–10", "history 11–20", "history 51+", "category Action", "category War"]
+    for model in "ab":
+        put(tmp_path, model, [0] * 4, slices={name: {"count": 4, "recall@10": 1.0} for name in sorted(names)})
+    assert [part.name for part in compare_slices(runs_of(tmp_path, "a"), runs_of(tmp_path, "b"))] == names
+
+
 @pytest.mark.parametrize("name", ["ndgc@10", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@ten", ""])
 def test_unknown_metrics_list_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match="recall, ndcg, mrr"):
