@@ -22,8 +22,7 @@ from benchmarks._markdown import markdown
 from benchmarks._progress import say
 from recsys.artifacts.atomic import write_bytes
 
-NAMES = ("training", "evaluation", "item_item", "scaling", "embedding")
-FULL_ONLY = ("embedding",)
+NAMES = ("training", "evaluation", "item_item", "scaling", "embedding", "generation")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,7 +35,7 @@ def main(arguments: list[str]) -> None:
     unknown = [name for name in chosen.names if name not in NAMES]
     if unknown:
         sys.exit(f"unknown benchmark {unknown[0]!r}; known: {', '.join(NAMES)}")
-    names = chosen.names or [name for name in NAMES if not (chosen.small and name in FULL_ONLY)]
+    names = chosen.names or list(NAMES)
     if chosen.small:
         with tempfile.TemporaryDirectory() as temporary:
             _run(names, Path(temporary), small=True, threads=chosen.threads)
@@ -50,7 +49,7 @@ def _run(names: list[str], folder: Path, *, small: bool, threads: int) -> None:
         say(f"benchmark {name}: leave the machine alone")
         started = time.perf_counter()
         module = importlib.import_module(f"benchmarks.{name}")
-        figures = module.run() if name in FULL_ONLY else module.run(small=small, threads=threads)
+        figures = module.run(small=small, threads=threads)
         figures |= {
             "torch": torch.__version__,
             "python": platform.python_version(),
