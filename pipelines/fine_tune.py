@@ -25,12 +25,15 @@ from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
 from recsys.config import Config
 from recsys.data.split import SplitConfig
-from recsys.embeddings.adapter import KIND, save_adapter
+from recsys.embeddings.adapter import KIND, adapted, save_adapter
 from recsys.embeddings.content import of_texts
 from recsys.embeddings.fine_tuning import FineTuningConfig, Validation, fine_tune
+from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ConfigError
 
 VERSION = 1
+TABLE = "table"
+"""Folder of the artifact with the vectors of all items: they were at hand."""
 
 
 class AdapterConfig(Config):
@@ -97,7 +100,9 @@ def run(config: AdapterConfig, inputs: Inputs, folder: Path, surroundings: Surro
             progress=told,
             advance=advance,
         )
-    facts = save_adapter(folder, tuned.trained, tuning.tuning, tuning.layers, base=tuned.base_revision, split=data_split.digest)
+    facts = save_adapter(folder, tuned.trained, tuning.tuning, tuning.layers, base=tuned.base.revision, split=data_split.digest)
+    space = adapted(tuned.base, folder, tuning.tuning, tuning.layers, data_split.digest)
+    EmbeddingTable(tuned.vectors, data_split.items, space).save(folder / TABLE)
     write_json(folder / "history.json", tuned.history)
     return {
         **facts,

@@ -13,9 +13,10 @@ from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from recsys.artifacts.artifact import Artifact
-from recsys.artifacts.atomic import write_bytes
+from recsys.artifacts.atomic import sha256_of, write_bytes
 from recsys.config import Config, digest_of
 from recsys.embeddings.layers import first_of_last, layers_of
+from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ArtifactError, ConfigError, SpaceMismatchError
 
 KIND = "adapter"
@@ -72,8 +73,7 @@ class Adapter:
             layers, base, split = int(facts["layers"]), str(facts["base_revision"]), str(facts["split_hash"])
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{path}: the manifest does not describe an adapter: {error}") from None
-        digest = digest_of([artifact.manifest.files[WEIGHTS], tuning.model_dump(mode="json"), layers])
-        return cls(artifact.path, tuning, layers, base, split, digest)
+        return cls(artifact.path, tuning, layers, base, split, _digest(artifact.manifest.files[WEIGHTS], tuning, layers))
 
     def require_base(self, revision: str) -> None:
         """Raises SpaceMismatchError unless `revision`, sha256 of a model's own weights, is what it was trained on."""
@@ -119,6 +119,15 @@ def make_trainable(model: nn.Module, tuning: LoraTuning | LayersTuning, layers: 
             parameter.requires_grad_(True)
             chosen[name.replace(f".{_PEFT_NAME}.", ".")] = parameter
     return chosen
+
+
+def _digest(weights: str, tuning: LoraTuning | LayersTuning, layers: int) -> str:
+    return digest_of([weights, tuning.model_dump(mode="json"), layers])
+
+
+def adapted(space: EmbeddingSpace, folder: Path, tuning: LoraTuning | LayersTuning, layers: int, split: str) -> EmbeddingSpace:
+    """The space of an encoder in `space` with the adapter whose weights `save_adapter` wrote into `folder`."""
+    return space.model_copy(update={"adapter": _digest(sha256_of(folder / WEIGHTS), tuning, layers), "split_hash": split})
 
 
 def save_adapter(folder: Path, trained: Mapping[str, Tensor], tuning: LoraTuning | LayersTuning, layers: int, *, base: str, split: str) -> dict[str, Any]:

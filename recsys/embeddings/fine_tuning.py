@@ -27,6 +27,7 @@ from recsys.embeddings.content import Content
 from recsys.embeddings.layers import UpperHalf, first_of_last
 from recsys.embeddings.lower_states import LowerStates, StateBatch, mask_of
 from recsys.embeddings.pooling import pool
+from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.text import HASHED, TextEncoder, TextEncoderConfig
 from recsys.embeddings.windows import batches
 from recsys.errors import ConfigError, DataError
@@ -63,8 +64,8 @@ class FineTuningConfig(Config):
     @model_validator(mode="after")
     def _of_a_plain_model(self) -> Self:
         encoder = self.encoder
-        if encoder.model == HASHED or encoder.adapter is not None or encoder.layer != -1:
-            raise ValueError(f"encoder {encoder.name!r}: fine-tuned is the last state (layer: -1) of a model with weights and without an adapter")
+        if encoder.model == HASHED or encoder.adapter is not None or encoder.layer != -1 or not encoder.normalise:
+            raise ValueError(f"encoder {encoder.name!r}: what is fine-tuned gives unit vectors of the last state (layer: -1), has weights and no adapter yet")
         if self.training.sort_by_length:
             raise ValueError("sort_by_length orders windows of histories; here are none, leave it out")
         return self
@@ -81,13 +82,14 @@ class Validation:
 @dataclass(frozen=True)
 class FineTuned:
     """trained: what `save_adapter` writes, of the best validation.  vectors: float32 (n_items, d), of length 1, 0 for an item
-    without text.  history: one dict an epoch.  seconds: of training, over all resumed runs.  pairs_per_second: of the steps
-    of this run, NaN where none was left to do.  lower_seconds: of the states computed in this run, for `lower_items` items.
+    without text; what the encoder with the adapter gives, but for bf16 in the states.  base: space before.
+    history: one dict an epoch.  seconds: of training, over all resumed runs.  pairs_per_second: of the steps of this run, NaN
+    where none was left to do.  lower_seconds: of the states computed in this run, for `lower_items` items.
     validation_before: of the frozen model, by the same measure as `history`'s."""
 
     trained: dict[str, Tensor]
     vectors: FloatArray
-    base_revision: str
+    base: EmbeddingSpace
     history: list[dict[str, float]]
     best_epoch: int
     capped: bool
@@ -167,7 +169,7 @@ def fine_tune(
     return FineTuned(
         trained={name: parameter.detach().clone() for name, parameter in tuner.named.items()},
         vectors=vectors,
-        base_revision=encoder.space.revision,
+        base=encoder.space,
         history=state.history,
         best_epoch=state.best_epoch,
         capped=state.capped,

@@ -15,6 +15,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.pairs import PairConfig
 from recsys.data.split import Split, SplitConfig, make_split
 from recsys.data.vocabulary import Vocabulary
+from recsys.embeddings import adapter as adapter_module
 from recsys.embeddings import fine_tuning
 from recsys.embeddings.adapter import KIND, LayersTuning, LoraTuning, save_adapter
 from recsys.embeddings.content import Content, of_texts
@@ -118,9 +119,10 @@ def test_couples_come_together_and_the_adapter_gives_the_trained_vectors(
     assert losses[-1] < 0.5 * losses[0]
     assert couples_found(tuned.vectors) == max(row["validation"] for row in tuned.history), "the weights of the best validation"
     manifest = Manifest(kind=KIND, key="k", config_hash="c")
-    write_artifact(tmp_path / "a", manifest, lambda f: save_adapter(f, tuned.trained, tuning, config.layers, base=tuned.base_revision, split=split.digest))
+    write_artifact(tmp_path / "a", manifest, lambda f: save_adapter(f, tuned.trained, tuning, config.layers, base=tuned.base.revision, split=split.digest))
     adapted = config.encoder.model_copy(update={"adapter": tmp_path / "a"})
     loaded = TextEncoder.load(adapted)
+    assert loaded.space == adapter_module.adapted(tuned.base, tmp_path / "a", tuning, config.layers, split.digest)
     assert (loaded.encode(CONTENTS) * tuned.vectors).sum(1).min() > 0.9999, "but for the stored states' bf16"
     assert loaded.space.split_hash == split.digest and loaded.space.space_id != config.encoder.space().space_id
 
@@ -131,7 +133,7 @@ def test_in_bf16_too(folders: dict[str, str], split: Split, tmp_path: Path) -> N
         tuned = run(config, split, tmp_path)
         assert couples_found(tuned.vectors) > 0.8
         manifest, folder = Manifest(kind=KIND, key="k", config_hash="c"), tmp_path / tuning.kind
-        write_artifact(folder, manifest, lambda f, t=tuning, r=tuned: save_adapter(f, r.trained, t, 2, base=r.base_revision, split=split.digest))
+        write_artifact(folder, manifest, lambda f, t=tuning, r=tuned: save_adapter(f, r.trained, t, 2, base=r.base.revision, split=split.digest))
         loaded = TextEncoder.load(config.encoder.model_copy(update={"adapter": folder}))
         assert (loaded.encode(CONTENTS) * tuned.vectors).sum(1).min() > 0.995
 
@@ -218,11 +220,10 @@ def test_only_items_of_training_pairs_are_ever_encoded_in_a_step(folders: dict[s
 
 def test_configs_that_cannot_be_tuned(folders: dict[str, str]) -> None:
     good = config_of(folders["bert"]).model_dump(mode="json")
-    for change in ({"model": "hashed"}, {"layer": 1}, {"adapter": "somewhere"}):
-        with pytest.raises(ConfigError, match="fine-tuned is the last state"):
-            FineTuningConfig.parse(
-                {**good, "encoder": {**good["encoder"], **change}} if change != {"model": "hashed"} else {**good, "encoder": {"name": "x", **change}}
-            )
+    named = {"name": "x", "model": folders["bert"]}
+    for encoder in ({"name": "x", "model": "hashed"}, {**named, "layer": 1}, {**named, "adapter": "somewhere"}, {**named, "normalise": False}):
+        with pytest.raises(ConfigError, match="what is fine-tuned gives unit vectors"):
+            FineTuningConfig.parse({**good, "encoder": encoder})
     with pytest.raises(ConfigError, match="sort_by_length"):
         FineTuningConfig.parse({**good, "training": {**good["training"], "sort_by_length": True}})
 
