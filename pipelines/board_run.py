@@ -80,7 +80,8 @@ def tune_models(dataset: str, models: Sequence[str], console: Console, *, thread
     path = (folder or BOARDS / dataset) / f"{kind}.json"
     for name in models or planned:
         if name not in planned:
-            raise ConfigError(f"no {kind} for {name!r} on the board of {dataset}; there are some for: {', '.join(planned) or 'none'}")
+            known = f"there are some for: {', '.join(planned)}" if planned else f"none are planned: add `{kind}` to its baselines.yaml (docs/evaluation.md)"
+            raise ConfigError(f"no {kind} for {name!r} on the board of {dataset}; {known}")
         for overrides in planned[name]:
             if _is_tried(path, board, name, overrides):
                 console.print(f"[dim]· {name} {' '.join(overrides)}: done already[/]")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.board_folders import BOARDS, PUBLISHED
+from pipelines.board_folders import BOARDS, CONFIGS, PUBLISHED
 from pipelines.commands.wide_table import print_wide
 from recsys.errors import ConfigError
 
@@ -56,7 +56,9 @@ def board(
         run_models(dataset, models, range(seeds), Console(stderr=as_json), threads=threads, folder=folder / dataset, force=force)
     runs = read_board(folder / dataset)
     if not runs:
-        raise ConfigError(f"{folder / dataset}: no runs; {known_boards(folder)}. Fill one: recsys board DATASET --run MODEL")
+        if (CONFIGS / dataset / "baselines.yaml").is_file():
+            raise ConfigError(f"{folder / dataset}: no runs yet; fill it: recsys board {dataset} --run MODEL, or --run all")
+        raise ConfigError(f"{folder / dataset}: no runs; {known_boards(folder)}. One of your own begins with {CONFIGS / dataset / 'baselines.yaml'}")
     figures = Published.of_dataset(dataset, published)
     boards = build_boards(runs)
     files = {"markdown": folder / dataset / "board.md", "html": folder / dataset / "board.html"}

@@ -116,6 +116,11 @@ def test_compare(tmp_path: Path, recsys: Callable[..., Done]) -> None:
     assert unknown.returncode == 64 and "unknown metric 'ndgc'; known are: recall" in unknown.stderr
 
 
+def test_a_board_without_runs_says_how_to_fill_it(tmp_path: Path, recsys: Callable[..., Done]) -> None:
+    done = recsys("board", "ml-100k", "--folder", str(tmp_path))
+    assert done.returncode == 64 and "no runs yet; fill it: recsys board ml-100k --run MODEL" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from pipelines import board_run
@@ -130,7 +132,7 @@ def test_what_a_user_can_get_wrong(shop: Path, monkeypatch: pytest.MonkeyPatch) 
         board_run.run_models("no-such-set", [], [0], quiet())
     with pytest.raises(ConfigError, match="it has: popularity, ease"):
         board_run.run_models("shop", ["sasrek"], [0], quiet())
-    with pytest.raises(ConfigError, match="no trials for 'ease'"):
+    with pytest.raises(ConfigError, match="no trials for 'ease' on the board of shop; there are some for: sasrec"):
         board_run.tune_models("shop", ["ease"], quiet())
     config = shop / "experiments/configs/shop/baselines.yaml"
     config.write_text(CONFIG.replace("encoder.dropout", "encoder.dropuot"))
@@ -194,6 +196,17 @@ def test_a_record_states_the_training_that_it_came_from(shop: Path, monkeypatch:
     loaded = read_run(path)
     assert (loaded.commit, loaded.threads) == ("first", 1)
     assert loaded.train_seconds == trained.train_seconds and loaded.peak_rss_mb > 1.0
+
+
+def test_the_boards_of_the_documentation_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA", "/data")
+    docs = Path(__file__).parents[2] / "docs"
+    (shop,) = re.findall(r"```yaml\n(dataset: shop\n.*?)```", (docs / "evaluation.md").read_text(), re.DOTALL)
+    board = BoardConfig.parse(yaml.safe_load(shop))
+    assert board.trials.keys() <= board.models.keys() == {"popularity", "ease", "sasrec"}
+    (models,) = re.findall(r"```yaml\n(models:\n.*?)```", (docs / "recbole.md").read_text(), re.DOTALL)
+    foreign = BoardConfig.parse(yaml.safe_load(shop) | yaml.safe_load(models) | {"trials": {}})
+    assert foreign.models["recbole-bpr"].settings.parameters == {"embedding_size": 64}
 
 
 def test_a_dataset_has_the_name_of_its_folder(shop: Path) -> None:
