@@ -48,7 +48,7 @@ class BoardConfig(Config):
         if not path.is_file():
             known = sorted(p.parent.name for p in folder.glob("*/baselines.yaml"))
             raise ConfigError(f"{path}: no such file; boards exist for: {', '.join(known) or 'none'}")
-        board = cls.parse(_expanded(read_yaml(path), str(path)), source=str(path))
+        board = cls.parse(expanded(read_yaml(path), str(path)), source=str(path))
         if board.dataset != dataset:
             raise ConfigError(f"{path}: dataset is {board.dataset!r}, expected the folder's name, {dataset!r}")
         return board
@@ -64,11 +64,12 @@ class BoardConfig(Config):
         return type(self.model(name)).parse(changed, source=f"trial {' '.join(overrides)} of {name}")
 
 
-def _expanded(value: Any, source: str) -> Any:
+def expanded(value: Any, source: str) -> Any:
+    """`$RECSYS_DATA` in any text of a parsed document replaced. Raises ConfigError: it is needed and not set."""
     if isinstance(value, dict):
-        return {key: _expanded(v, source) for key, v in value.items()}
+        return {key: expanded(v, source) for key, v in value.items()}
     if isinstance(value, list):
-        return [_expanded(v, source) for v in value]
+        return [expanded(v, source) for v in value]
     if isinstance(value, str) and "$RECSYS_DATA" in value:
         root = os.environ.get("RECSYS_DATA")
         if not root:

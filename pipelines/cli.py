@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipelines.commands.board import board
 from pipelines.commands.compare import compare
+from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.fine_tune import fine_tune
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
@@ -183,6 +184,7 @@ def init(
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
+app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
 
 
 def main() -> None:

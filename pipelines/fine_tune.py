@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from pipelines import ingest, split
-from pipelines.board_config import BoardConfig
+from pipelines.board_config import BoardConfig, expanded
 from pipelines.executors import LocalExecutor
 from pipelines.ingest import IngestConfig
 from pipelines.ledger import Ledger
@@ -23,7 +23,7 @@ from pipelines.progress import Reporter
 from pipelines.stage import Inputs, Step, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
-from recsys.config import Config
+from recsys.config import Config, apply_overrides, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.embeddings.adapter import KIND, adapted, save_adapter
 from recsys.embeddings.content import of_texts
@@ -59,10 +59,15 @@ class FineTuneConfig(AdapterConfig):
     """Threads of torch; null: all cores."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> FineTuneConfig:
+    def _one_source(self) -> Self:
         if bool(self.dataset) == (self.data is not None):
             raise ValueError("give either dataset or data")
         return self
+
+    @classmethod
+    def of_file(cls, path: Path, overrides: list[str] | None = None) -> Self:
+        """`$RECSYS_DATA` in paths stands for the folder of the data sets."""
+        return cls.parse(expanded(apply_overrides(read_yaml(path), overrides or []), str(path)), source=str(path))
 
     def source(self) -> IngestConfig:
         """Raises ConfigError: no such board, or RECSYS_DATA is needed and not set."""
@@ -131,8 +136,13 @@ def plan_of(config: FineTuneConfig) -> list[Step]:
     return [
         Step("ingest", ingest.VERSION, source, ingest.run, raw_digest=partial(ingest.raw_digest, source)),
         Step(f"split:{config.split.protocol}", split.VERSION, config.split, split.run, {"data": "ingest"}),
-        Step(f"{KIND}:{config.fine_tuning.encoder.name}", VERSION, own, run, {"data": "ingest", "split": f"split:{config.split.protocol}"}),
+        adapter_step(own, {"data": "ingest", "split": f"split:{config.split.protocol}"}),
     ]
+
+
+def adapter_step(config: AdapterConfig, inputs: Mapping[str, str]) -> Step:
+    """The same for `recsys fine-tune` and for a board of embeddings: what one has trained, the other finds."""
+    return Step(f"{KIND}:{config.fine_tuning.encoder.name}-{config.digest()[:8]}", VERSION, config, run, inputs)
 
 
 def run_steps(config: FineTuneConfig, reporter: Reporter) -> tuple[Artifact, bool]:

@@ -30,7 +30,7 @@ def fine_tune(
     from pipelines.fine_tune import FineTuneConfig, run_steps
     from pipelines.progress import RichReporter, SilentReporter
 
-    loaded = FineTuneConfig.read(config, overrides)
+    loaded = FineTuneConfig.of_file(config, overrides)
     console = Console(stderr=as_json)
     artifact, ran = run_steps(loaded, SilentReporter() if as_json else RichReporter(console))
     if ran:

@@ -36,7 +36,7 @@ class LowerHalf(nn.Module):
     def __init__(self, model: nn.Module, first: int) -> None:
         super().__init__()
         _require_cuttable(model)
-        self._model = _with_layers(model, layers_of(model)[1][:first])
+        self._model = _with_layers(model, slice(None, first))
         if hasattr(self._model, "norm"):
             # The decoders' last norm belongs to the upper half.
             self._model.norm = nn.Identity()
@@ -53,7 +53,7 @@ class UpperHalf(nn.Module):
     def __init__(self, model: nn.Module, first: int) -> None:
         super().__init__()
         _require_cuttable(model)
-        self._model = _with_layers(model, layers_of(model)[1][first:])
+        self._model = _with_layers(model, slice(first, None))
         self._encoder = hasattr(model, "encoder")
         if self._encoder:
             # Their embeddings would add positions and a norm to the states, whatever they are given.
@@ -70,19 +70,22 @@ class _Passing(nn.Module):
         return inputs_embeds
 
 
-def _with_layers(model: nn.Module, layers: nn.ModuleList) -> Any:
-    """The model with other layers. Modules are shared, the lists that hold them are its own."""
-    name, _ = layers_of(model)
+def _with_layers(model: nn.Module, kept: slice) -> Any:
+    """The model with some of its layers. Modules are shared, the lists that hold them are its own."""
+    name, layers = layers_of(model)
     *parents, last = name.split(".")
     copied = node = _shallow(model)
     for parent in parents:
         setattr(node, parent, _shallow(getattr(node, parent)))
         node = getattr(node, parent)
-    setattr(node, last, layers)
+    setattr(node, last, layers[kept])
     if getattr(model, "pooler", None) is not None:
         copied.pooler = None
     config = copy.copy(model.config)
-    config.num_hidden_layers = len(layers)  # type: ignore[union-attr]
+    config.num_hidden_layers = len(layers[kept])  # type: ignore[union-attr]
+    if (kinds := getattr(config, "layer_types", None)) is not None:
+        # Which mask a layer gets is looked up by its place.
+        config.layer_types = kinds[kept]  # type: ignore[union-attr]
     copied.config = config
     return copied
 

@@ -38,6 +38,20 @@ def test_halves_equal_the_whole(kind: str, first: int) -> None:
     torch.testing.assert_close(again, whole.last_hidden_state, msg="the model itself stays whole")
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+@torch.inference_mode()
+def test_a_layer_keeps_the_mask_of_its_place(first: int) -> None:
+    """Every other layer sees two tokens back only."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    model = tiny("qwen2", layer_types=kinds, sliding_window=2, use_sliding_window=True)
+    whole = model(input_ids=IDS, use_cache=False).last_hidden_state
+    hidden = UpperHalf(model, first)(LowerHalf(model, first)(input_ids=IDS, use_cache=False), use_cache=False)
+    torch.testing.assert_close(hidden, whole, rtol=1e-5, atol=1e-6)
+    other = tiny("qwen2", layer_types=["full_attention"] * 4)(input_ids=IDS, use_cache=False).last_hidden_state
+    assert not torch.allclose(whole, other, atol=1e-3)
+    assert model.config.layer_types == kinds
+
+
 @torch.inference_mode()
 def test_a_removed_causal_mask_stays_removed_in_both_halves() -> None:
     from recsys.embeddings.attention import remove_causal_mask
