@@ -132,10 +132,10 @@ def first_object(text: str, max_chars: int = MAX_CHARS) -> dict[str, Any]:
     raise UnusableAnswerError("repetition" if is_repetitive(text) else "no JSON object")
 
 
-def one_of(labels: Sequence[str]) -> Any:
-    """A field type: text that is one of the labels, whatever its case, quotes or final stop; anything else is refused.
+def one_of(labels: Sequence[str]) -> pydantic.BeforeValidator:
+    """A field's text is one of the labels, whatever its case, quotes or final stop; anything else is refused.
 
-    `class Answer(BaseModel): genre: one_of(["Comedy", "Crime"])`. Raises ConfigError: no labels, or two that differ in case only.
+    `class Answer(BaseModel): genre: Annotated[str, one_of(["Comedy", "Crime"])]`. Raises ConfigError: no labels, or two that differ in case only.
     """
     known = {_plain(label): label for label in labels}
     if not known or len(known) != len(labels):
@@ -147,9 +147,7 @@ def one_of(labels: Sequence[str]) -> Any:
             raise ValueError("not one of the labels")
         return label
 
-    from typing import Annotated
-
-    return Annotated[str, pydantic.BeforeValidator(check)]
+    return pydantic.BeforeValidator(check)
 
 
 def _plain(text: str) -> str:

@@ -37,8 +37,8 @@ class LocalGeneratorConfig(Config):
     """Variables of the chat template, e.g. {enable_thinking: false}."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     sampling: Sampling = Sampling()
-    rows: Annotated[int, Field(ge=1)] = 32
-    """Prompts decoded at once."""
+    rows: Annotated[int, Field(ge=1)] = 64
+    """Prompts decoded at once. On a CPU the products of 64 rows take half the time a row of those of 16."""
     prefill_tokens: Annotated[int, Field(ge=1)] = 2048
     """Prompt tokens computed at once."""
     cache_tokens: Annotated[int, Field(ge=1)] = 65536

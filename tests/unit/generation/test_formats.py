@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -18,12 +19,12 @@ GENRES = ["Comedy", "Crime", "Science Fiction"]
 
 
 class Film(BaseModel):
-    genre: one_of(GENRES)  # type: ignore[valid-type]
+    genre: Annotated[str, one_of(GENRES)]
     why: str = Field(max_length=300)
 
 
 class Ranked(BaseModel):
-    labels: list[one_of(GENRES)] = Field(alias="Likely genres")  # type: ignore[valid-type]
+    labels: list[Annotated[str, one_of(GENRES)]] = Field(alias="Likely genres")
     year: int | None = None
     who_enjoys_it: str
 

@@ -1,5 +1,7 @@
 """Bad answers: counted, asked once again, then missing. Nothing that a model writes ends the run."""
 
+from typing import Annotated
+
 from pydantic import BaseModel
 
 from recsys.generation.formats import LineFormat, one_of
@@ -10,7 +12,7 @@ from tests.unit.generation.fakes import FakeGenerator
 
 
 class Film(BaseModel):
-    genre: one_of(["Comedy", "Crime"])  # type: ignore[valid-type]
+    genre: Annotated[str, one_of(["Comedy", "Crime"])]
 
 
 GOOD = '{"genre": "Crime"}'
