@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipelines.commands.board import board
 from pipelines.commands.compare import compare
+from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.fine_tune import fine_tune
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
@@ -91,13 +92,13 @@ def _stage_command(stage: str, summary: str) -> None:
 for _stage, _summary in {
     "ingest": "Read the raw files; quarantine bad rows.",
     "split": "Make the hashed splits.",
-    "embed": "Compute the item embeddings that the cache lacks.",
     "backbone": "Train the ID-only SASRec.",
     "rank": "Train the fused model.",
     "evaluate": "Rank the full catalogue with every model; write the report.",
     "publish": "Gate, register, index, materialise features, prove parity.",
 }.items():
     _stage_command(_stage, _summary)
+app.command(rich_help_panel="Single stages")(embed)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from pipelines.ingest import IngestConfig
 from pipelines.publish import PublishConfig
 from recsys.config import Config
 from recsys.embeddings.configs import EncoderConfig
+from recsys.embeddings.image_source import ImageSourceConfig
+from recsys.embeddings.limits import LimitsConfig
 from recsys.heads.fusion import FusionConfig
 
 
@@ -27,7 +29,13 @@ class RuntimeConfig(Config):
     workers: Annotated[int, Field(ge=1)] = 1
     """Encoder actors; each loads the model once. On one small machine more than one only costs memory."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of torch; null: all cores."""
+    """Threads of torch; null: all cores, shared by the encoder actors of a node."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPUs of the cluster that an encoder actor reserves."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """GPUs that an encoder actor reserves; 0.25 puts four actors on one."""
+    no_progress_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """An embedding job that finishes no batch for so long is stopped, with a reason. Loading the model counts too."""
 
 
 class ColdConfig(Config):
@@ -47,6 +55,10 @@ class RunConfig(Config):
     cold: ColdConfig = ColdConfig()
     embed: tuple[EncoderConfig, ...] = ()
     """One embedding table each; empty: an ID-only model."""
+    limits: LimitsConfig = LimitsConfig()
+    """What no encoder is given."""
+    images: ImageSourceConfig = ImageSourceConfig()
+    """Where the pictures of the items come from, for encoders that look at them."""
     backbone: FusionConfig = FusionConfig()
     """The ID-only SASRec."""
     rank: FusionConfig = FusionConfig()

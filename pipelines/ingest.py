@@ -71,10 +71,14 @@ class Ingested:
     catalog: ItemCatalog
 
 
+def load_items(artifact: Artifact) -> ItemCatalog:
+    """With the pictures, where the table holds their bytes."""
+    return ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
+
+
 def load(artifact: Artifact) -> Ingested:
-    """Without the bytes of pictures: see `load_items`."""
-    items = pl.scan_parquet(artifact.file("items.parquet"))
-    catalog = ItemCatalog(items.drop(IMAGE, strict=False).collect())
+    """Without the bytes of pictures, which only `embed` looks at."""
+    catalog = ItemCatalog(pl.scan_parquet(artifact.file("items.parquet")).drop(IMAGE, strict=False).collect())
     users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
     events = pl.read_parquet(artifact.file("interactions.parquet"))
     # Written in its final order, which may be finer than its whole seconds: ties stay as they stand, whatever the rule that put them so.

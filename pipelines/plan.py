@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from pipelines import embed, evaluate, ingest, publish, rank, split
@@ -10,6 +11,7 @@ from pipelines.publish import Services
 from pipelines.rank import RankConfig
 from pipelines.stage import Step
 from recsys.data.split import SplitConfig
+from recsys.embeddings.configs import IMAGE, EncoderConfig, reads
 
 
 def build_plan(config: RunConfig, services: Services) -> list[Step]:
@@ -24,7 +26,7 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
         held_out = SplitConfig(protocol="held_out_items", held_out_share=config.cold.held_out_share, seed=config.cold.seed)
         steps.append(Step("split:cold", split.VERSION, held_out, split.run, data))
         boards.append("cold")
-    steps += [Step(f"embed:{encoder.name}", embed.VERSION, encoder, embed.run, data) for encoder in config.embed]
+    steps += [_embedding(config, encoder, data) for encoder in config.embed]
     tables = {f"table:{encoder.name}": f"embed:{encoder.name}" for encoder in config.embed}
     for board in boards:
         of_split = {"split": f"split:{board}"}
@@ -36,6 +38,12 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
     release = publish.ReleaseConfig(name=config.name, encoders=config.embed, publish=config.publish)
     steps.append(Step("publish", publish.VERSION, release, partial(publish.run, services=services), finished))
     return steps
+
+
+def _embedding(config: RunConfig, encoder: EncoderConfig, inputs: Mapping[str, str]) -> Step:
+    own = embed.EmbedConfig(encoder=encoder, limits=config.limits, images=config.images)
+    pictures = partial(embed.pictures_digest, config.data, config.images) if IMAGE in reads(encoder) else None
+    return Step(f"embed:{encoder.name}", embed.VERSION, own, embed.run, inputs, raw_digest=pictures)
 
 
 def up_to(plan: list[Step], stage: str) -> list[Step]:

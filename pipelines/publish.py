@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from pipelines import ingest, rank, split
+from pipelines import embed, ingest, rank, split
 from pipelines.ingest import Ingested
 from pipelines.ledger import code_version
 from pipelines.parity import ParityProof, prove_parity
@@ -104,7 +104,7 @@ def run(config: ReleaseConfig, inputs: Inputs, folder: Path, surroundings: Surro
             bundle,
             alias=alias,
             params={"rank": rank_facts["config"], "split_hash": data_split.digest, "spaces": spaces},
-            metrics=metrics,
+            metrics={**metrics, **{name: value for role, a in inputs.items() if role.startswith("table:") for name, value in embed.figures(a).items()}},
             histories={FUSED: read_json(inputs["rank"].file("history.json"))},
             files=report,
         )

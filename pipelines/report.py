@@ -92,10 +92,16 @@ def _data_facts(inputs: Inputs) -> DataFacts:
         interactions=facts["interactions"],
         protocol=of_split["protocol"],
         split_hash=of_split["split_hash"],
-        quarantine={**facts["quarantine"], **{f"kept: {note}": count for note, count in facts["notes"].items()}},
+        quarantine={**facts["quarantine"], **_refused(inputs), **{f"kept: {note}": count for note, count in facts["notes"].items()}},
         test_cases=of_split["test_cases"],
         cold_cases=cold.get("cold_cases", 0),
     )
+
+
+def _refused(inputs: Inputs) -> dict[str, int]:
+    """Items that an encoder has no vector of, or not with their picture."""
+    tables = [artifact.manifest.metadata for role, artifact in inputs.items() if role.startswith("table:")]
+    return {f"embed {facts['name']}: {kind}": count for facts in tables for kind, count in facts["quarantine"].items()}
 
 
 def _model_row(row: Mapping[str, Any]) -> ModelRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import RunConfig
-from pipelines.executors import make_executor
+from pipelines.config import RunConfig, RuntimeConfig
+from pipelines.executors import Executor, make_executor
 from pipelines.ledger import Ledger, Status
 from pipelines.plan import build_plan, up_to
 from pipelines.progress import RichReporter, SilentReporter
@@ -53,7 +54,38 @@ def survey(config: RunConfig) -> list[Status]:
     return Ledger(root).survey(build_plan(config, make_services(root)))
 
 
-def run_plan(config: RunConfig, console: Console, *, quiet: bool = False, last_stage: str | None = None, force: Sequence[str] = ()) -> RunResult:
+def executor_of(runtime: RuntimeConfig) -> AbstractContextManager[Executor]:
+    return make_executor(
+        runtime.executor,
+        runtime.ray_address,
+        runtime.workers,
+        runtime.threads,
+        cpus_per_worker=runtime.cpus_per_worker,
+        gpus_per_worker=runtime.gpus_per_worker,
+        no_progress_seconds=runtime.no_progress_seconds,
+    )
+
+
+def forget_refused(ledger: Ledger, plan: list[Step]) -> None:
+    """Embedding tables with quarantined items run again, and so does what was made of them: its key would not tell."""
+    stale: set[str] = set()
+    for status in ledger.survey(plan):
+        step = status.step
+        refused = step.stage == "embed" and status.cached and ledger.open(status).manifest.metadata["quarantined"]
+        if refused or stale & set(step.inputs.values()):
+            stale.add(step.name)
+            ledger.forget(status)
+
+
+def run_plan(
+    config: RunConfig,
+    console: Console,
+    *,
+    quiet: bool = False,
+    last_stage: str | None = None,
+    force: Sequence[str] = (),
+    retry_quarantined: bool = False,
+) -> RunResult:
     """Run what is not cached. Raises the stage's own error; what was finished stays finished."""
     import torch
 
@@ -69,8 +101,10 @@ def run_plan(config: RunConfig, console: Console, *, quiet: bool = False, last_s
     reporter = SilentReporter() if quiet else RichReporter(console)
     artifacts: dict[str, Artifact] = {}
     ran: list[str] = []
-    with ledger.lock(), make_executor(config.runtime.executor, config.runtime.ray_address, config.runtime.workers, config.runtime.threads) as executor:
-        surroundings = Surroundings(reporter, executor, root / "embeddings", root)
+    with ledger.lock(), executor_of(config.runtime) as executor:
+        surroundings = Surroundings(reporter, executor, root / "embeddings", root, retry_quarantined)
+        if retry_quarantined:
+            forget_refused(ledger, build_plan(config, make_services(root)))
         for status in ledger.survey(plan):
             step = status.step
             if status.cached and step.stage in force:

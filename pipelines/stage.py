@@ -29,6 +29,8 @@ class Surroundings:
     executor: Executor
     embedding_cache: Path
     scratch: Path
+    retry_quarantined: bool = False
+    """Give the encoders again what they refused in earlier runs."""
 
 
 Inputs = Mapping[str, Artifact]
@@ -49,7 +51,7 @@ class Step:
     run: Run
     inputs: Mapping[str, str] = field(default_factory=dict)
     raw_digest: Callable[[], str] | None = None
-    """Only `ingest`: hash of the raw files."""
+    """Hash of files that are no artifact: of `ingest` the raw tables, of `embed` the pictures."""
 
     @property
     def stage(self) -> str:

@@ -16,11 +16,17 @@ import numpy.typing as npt
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write through a temporary file in the same folder. On any error (a full disk too) the old file stays."""
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """The same, one part after the other: memory holds one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -19,11 +19,15 @@ class LimitsConfig(Config):
     max_text_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     """A rendered text of so many bytes of UTF-8 or more is not encoded. A book is about as long; what is longer is a mistake of the export."""
 
+    max_refused_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A job ends with an error where the encoder itself refuses more than this share of what it is given, 256 at least: the fault is then hardly
+    the contents'."""
+
     def refusal(self, text: str) -> str | None:
         """The reason why this text is not encoded; None: it is fine. An empty one is fine: whether there is a picture is not known here."""
         # A character has one to four bytes: most texts need no encoding to be judged.
         if len(text) * 4 >= self.max_text_bytes and (size := len(text.encode("utf-8", "surrogatepass"))) >= self.max_text_bytes:
-            return f"text of {size:,} bytes; the limit is below {self.max_text_bytes:,}"
+            return f"text too long: {size:,} bytes of UTF-8, the limit is {self.max_text_bytes:,}"
         if found := _CONTROL.search(text):
-            return f"control character U+{ord(found[0]):04X} in the text at position {found.start():,}"
+            return f"control character: U+{ord(found[0]):04X} in the text at position {found.start():,}"
         return None

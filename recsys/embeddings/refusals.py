@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.embeddings.content import Content
-from recsys.embeddings.encoder import Encoder
-from recsys.errors import DataError, NonFiniteError
+from recsys.embeddings.encoder import Encoder, require_finite
+from recsys.errors import DataError, ImageError, NonFiniteError
 from recsys.types import FloatArray, IntArray
+
+NOT_DECODED, NOT_FINITE, REFUSED = "picture not decoded", "vector not finite", "refused by the encoder"
+"""Kinds of reasons: a reason is "kind: details"."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,22 @@ def encode_each(encoder: Encoder, contents: Sequence[Content]) -> Encoded:
     while waiting:
         start, stop = waiting.pop()
         try:
-            blocks.append(encoder.encode(contents[start:stop]))
+            vectors = encoder.encode(contents[start:stop])
+            require_finite(vectors, contents[start:stop], encoder.space.model)
+            blocks.append(vectors)
             kept += range(start, stop)
         except (DataError, NonFiniteError) as error:
             if stop - start == 1:
-                refused.append((start, str(error)))
+                refused.append((start, f"{_kind(error)}: {error}"))
             else:
                 middle = (start + stop) // 2
                 waiting += [(middle, stop), (start, middle)]
-    vectors = np.concatenate([np.zeros((0, encoder.dim), dtype=np.float32), *blocks])
-    return Encoded(vectors, np.array(kept, dtype=np.int64), tuple(refused), tokens_of(encoder) - before)
+    found = np.concatenate([np.zeros((0, encoder.dim), dtype=np.float32), *blocks])
+    return Encoded(found, np.array(kept, dtype=np.int64), tuple(refused), tokens_of(encoder) - before)
+
+
+def _kind(error: Exception) -> str:
+    return NOT_DECODED if isinstance(error, ImageError) else NOT_FINITE if isinstance(error, NonFiniteError) else REFUSED
 
 
 def tokens_of(encoder: Encoder) -> int:

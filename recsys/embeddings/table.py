@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from recsys.artifacts.atomic import read_json, read_npy, write_json, write_npy
+from recsys.artifacts.atomic import read_json, read_npy, write_json, write_parts
 from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ArtifactError, NonFiniteError, SpaceMismatchError
@@ -61,9 +63,7 @@ class EmbeddingTable:
         return np.ascontiguousarray(self.values[self.vocabulary.nums(vocabulary.ids)])
 
     def save(self, folder: Path) -> None:
-        write_npy(folder / VALUES, np.ascontiguousarray(self.values))
-        write_json(folder / IDS, list(self.vocabulary.ids))
-        write_json(folder / SPACE, {**self.space.model_dump(mode="json"), "space_id": self.space_id})
+        write_table(folder, self.vocabulary, self.space, [np.ascontiguousarray(self.values)])
 
     @classmethod
     def load(cls, folder: Path, *, mapped: bool = False) -> EmbeddingTable:
@@ -81,3 +81,30 @@ class EmbeddingTable:
         if stated != space.space_id:
             raise SpaceMismatchError(f"{folder / SPACE} states space {stated}, its fields give {space.space_id}")
         return cls(values, vocabulary, space)
+
+
+def write_table(folder: Path, vocabulary: Vocabulary, space: EmbeddingSpace, blocks: Iterable[FloatArray]) -> None:
+    """What `EmbeddingTable.load` reads, from its rows by pieces: float32 (b, dim) each, n in all. Memory holds one piece.
+
+    Raises:
+        ArtifactError: rows that are too many or too few.  NonFiniteError.
+    """
+
+    def parts() -> Iterator[bytes | memoryview]:
+        header = io.BytesIO()
+        shape = (len(vocabulary), space.dim)
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        yield header.getvalue()
+        done = 0
+        for block in blocks:
+            if not np.isfinite(block).all():
+                row = done + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+                raise NonFiniteError(f"embedding table of {space.model}: NaN or infinity in the vector of {vocabulary.ids[row]!r}")
+            done += len(block)
+            yield np.ascontiguousarray(block, dtype="<f4").data.cast("B") if block.size else b""
+        if done != len(vocabulary):
+            raise ArtifactError(f"an embedding table of space {space.space_id} is float32 {shape}, got {done} rows")
+
+    write_parts(folder / VALUES, parts())
+    write_json(folder / IDS, list(vocabulary.ids))
+    write_json(folder / SPACE, {**space.model_dump(mode="json"), "space_id": space.space_id})

@@ -11,7 +11,7 @@ from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.quarantine import MANY, MAX_REASON, Quarantine
 from recsys.embeddings.refusals import encode_each
-from recsys.errors import ArtifactError, DataError, NonFiniteError
+from recsys.errors import ArtifactError, DataError, ImageError, NonFiniteError
 from recsys.types import FloatArray
 
 
@@ -72,9 +72,14 @@ def test_bisection_finds_exactly_the_bad_rows(kind: type[Exception], bad: list[b
     assert [row for row, _ in sorted(found.refused)] == [row for row, one in enumerate(bad) if one]
     assert found.kept.tolist() == [row for row, one in enumerate(bad) if not one] and found.tokens == len(found.kept)
     np.testing.assert_array_equal(found.vectors, HashedEncoder(8).encode([contents[row] for row in found.kept]))
-    assert all(reason.startswith("cannot take 'bad") for _, reason in found.refused)
+    assert all(": cannot take 'bad" in reason for _, reason in found.refused)
     if sum(bad) == 1:
         assert encoder.batches <= 2 * np.ceil(np.log2(len(bad))) + 1
+
+
+def test_a_reason_begins_with_its_kind() -> None:
+    for kind, begins in ((DataError, "refused by the encoder: "), (ImageError, "picture not decoded: "), (NonFiniteError, "vector not finite: ")):
+        assert encode_each(Picky(kind), of_texts(["bad"])).refused == ((0, f"{begins}cannot take 'bad'"),)
 
 
 def test_other_errors_are_not_a_contents_fault() -> None:
@@ -88,9 +93,9 @@ def test_other_errors_are_not_a_contents_fault() -> None:
         ("", None),
         ("two\tlines\r\nof Ünïcödé 漢字 🎬", None),
         ("x" * 999_999, None),
-        ("x" * 1_000_000, "text of 1,000,000 bytes"),
-        ("漢" * 333_334, "text of 1,000,002 bytes"),
-        ("nul \x00 inside", r"control character U\+0000 in the text at position 4"),
+        ("x" * 1_000_000, "text too long: 1,000,000 bytes"),
+        ("漢" * 333_334, "text too long: 1,000,002 bytes"),
+        ("nul \x00 inside", r"control character: U\+0000 in the text at position 4"),
         ("\x1b[31mred", r"U\+001B"),
         ("del\x7f", r"U\+007F"),
         ("\x85", r"U\+0085"),
