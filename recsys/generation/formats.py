@@ -104,7 +104,7 @@ class LineFormat(AnswerFormat[M]):
         for match, end in zip(found, ends, strict=False):
             name = self._names[match.group(1).replace("_", " ").casefold()]
             value = text[match.end() : end].strip()
-            if value and name not in values:
+            if value.strip(" .…_<>[]") and name not in values:  # "..." is the reminder's own, copied
                 values[name] = _items(value) if name in self._lists else value
         if not values:
             raise UnusableAnswerError("repetition" if is_repetitive(text) else "no labelled line")

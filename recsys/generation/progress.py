@@ -12,7 +12,10 @@ Report = Callable[[int, int, int], None]
 
 
 class Progress:
-    """`generator.generate(prompts, on_done=Progress(len(prompts), report))`; `then` is called afterwards with the same arguments."""
+    """`generator.generate(prompts, on_done=Progress(len(prompts), report))`; `then` is called afterwards with the same arguments.
+
+    Prompts that are asked again count again, and raise `total`.
+    """
 
     def __init__(self, total: int, report: Report | None = None, *, then: OnDone | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
         self.total = total
@@ -22,6 +25,7 @@ class Progress:
 
     def __call__(self, number: int, generation: Generation) -> None:
         self.done += 1
+        self.total = max(self.total, self.done)
         self.tokens += generation.completion_tokens
         if self._report is not None:
             self._report(self.done, self.total, self.tokens)

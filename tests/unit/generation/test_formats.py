@@ -117,6 +117,7 @@ def test_lines() -> None:
         ("I think it is a crime film.", "no labelled line"),
         ("genre Crime", "no labelled line"),
         ("Genre:\nWhy: ", "no labelled line"),
+        ("Genre: ...\nWhy: …", "no labelled line"),
         ("Genre: Western\nWhy: x", "schema: genre value_error"),
         ("Genre: Crime", "schema: why missing"),
         ("Genre: Crime\nWhy: " + "a heist " * 30, "repetition"),

@@ -134,6 +134,8 @@ def test_progress_counts_prompts_and_tokens(alphabet: Any) -> None:
     generator_of(alphabet, TOKENIZER, template="plain", rows=1).generate([Prompt("yy"), Prompt("x")], on_done=progress)
     assert seen == [(1, 2, 2), (2, 2, 5)]  # "z" and the end; "yz" and the end
     assert progress.tokens_per_second == 2.5
+    progress(0, Generation("again", "stop"))
+    assert seen[-1] == (3, 3, 5)
 
 
 def test_a_model_that_computes_no_numbers() -> None:
