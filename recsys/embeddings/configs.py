@@ -12,11 +12,14 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from recsys.config import Config
+from recsys.embeddings.endpoint import EndpointEncoderConfig
 from recsys.embeddings.image_config import ImageEncoderConfig
 from recsys.embeddings.joint import JointEncoderConfig
+from recsys.embeddings.post_encoder import PostEncoderConfig
+from recsys.embeddings.promptreps import PromptRepsConfig
 from recsys.embeddings.text import TextEncoderConfig
 
-TEXT, IMAGE, JOINT = "text", "image", "joint"
+TEXT, IMAGE, JOINT, PROMPTREPS, ENDPOINT, POST = "text", "image", "joint", "promptreps", "endpoint", "post"
 
 
 def kind_of(values: Any) -> str:
@@ -25,7 +28,13 @@ def kind_of(values: Any) -> str:
 
 
 EncoderConfig = Annotated[
-    Annotated[TextEncoderConfig, Tag(TEXT)] | Annotated[ImageEncoderConfig, Tag(IMAGE)] | Annotated[JointEncoderConfig, Tag(JOINT)], Discriminator(kind_of)
+    Annotated[TextEncoderConfig, Tag(TEXT)]
+    | Annotated[ImageEncoderConfig, Tag(IMAGE)]
+    | Annotated[JointEncoderConfig, Tag(JOINT)]
+    | Annotated[PromptRepsConfig, Tag(PROMPTREPS)]
+    | Annotated[EndpointEncoderConfig, Tag(ENDPOINT)]
+    | Annotated[PostEncoderConfig, Tag(POST)],
+    Discriminator(kind_of),
 ]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +19,6 @@ from safetensors import SafetensorError, safe_open
 
 from recsys.artifacts.atomic import write_bytes
 from recsys.config import Config
-from recsys.embeddings.content import Content
-from recsys.embeddings.encoder import Encoder
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ArtifactError, ConfigError, DataError, SpaceMismatchError
@@ -172,25 +169,3 @@ def _axes(centred: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
         raise DataError("post-processing: the training items' vectors are all equal")
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     return values, axes * signs
-
-
-class PostEncoder:
-    """An encoder whose vectors pass through a fitted post-processing."""
-
-    def __init__(self, encoder: Encoder, post: FittedPost) -> None:
-        """Raises SpaceMismatchError: the post-processing was fitted on another encoder's vectors."""
-        if encoder.space != post.base:
-            raise SpaceMismatchError(f"post-processing fitted in space {post.base.space_id} ({post.base.model}), the encoder is in {encoder.space.space_id}")
-        self._encoder, self._post, self._space = encoder, post, post.space
-
-    @property
-    def space(self) -> EmbeddingSpace:
-        return self._space
-
-    @property
-    def dim(self) -> int:
-        return self._space.dim
-
-    def encode(self, contents: Sequence[Content]) -> FloatArray:
-        """float32 (n, dim). Raises as the encoder does."""
-        return self._post.apply(self._encoder.encode(contents))

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.content import of_texts
 from recsys.embeddings.hashed import HashedEncoder
-from recsys.embeddings.post import FittedPost, PostConfig, PostEncoder, fit_post
+from recsys.embeddings.post import FittedPost, PostConfig, fit_post
+from recsys.embeddings.post_encoder import PostEncoder
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ArtifactError, ConfigError, DataError, SpaceMismatchError
 from recsys.types import FloatArray
