@@ -29,7 +29,6 @@ from recsys.embeddings.adapter import KIND, adapted, save_adapter
 from recsys.embeddings.content import of_texts
 from recsys.embeddings.fine_tuning import FineTuningConfig, Validation, fine_tune
 from recsys.embeddings.table import EmbeddingTable
-from recsys.errors import ConfigError
 
 VERSION = 1
 TABLE = "table"
@@ -82,12 +81,7 @@ def run(config: AdapterConfig, inputs: Inputs, folder: Path, surroundings: Surro
     contents = of_texts(catalog.texts(tuning.encoder.template))
     validation = None
     if tuning.validation == "retrieval":
-        sample = RetrievalSample(data_split, config.validation_cases, config.seed)
-        has_text = np.array([bool(content) for content in contents])[sample.items]
-        if not has_text.all():
-            raise ConfigError(
-                f"{int((~has_text).sum())} items of the validation cases have no text by the template {tuning.encoder.template!r}; give it more fields"
-            )
+        sample = RetrievalSample(data_split, config.validation_cases, config.seed, np.array([bool(content) for content in contents]))
         validation = Validation(sample.items, sample.measure)
     with surroundings.reporter.task(f"fine-tune {tuning.encoder.name}", "") as advance:
 

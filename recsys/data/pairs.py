@@ -103,11 +103,12 @@ class PairSampler:
         self._running = np.cumsum(weights)
         if not len(self._running) or self._running[-1] == 0.0:
             raise DataError(f"none of {len(pairs)} pairs is left to draw")
+        self._last = int(np.flatnonzero(weights)[-1])
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
         """int64 (count,) each: item_nums of the first and the second of each pair."""
-        # Where a float falls on the end of a block of weight zero, `right` steps over the block.
-        places = np.searchsorted(self._running, generator.random(count) * self._running[-1], side="right")
+        # Where a float falls on the end of a block of weight zero, `right` steps over the block; the product may round up to the sum.
+        places = np.searchsorted(self._running, generator.random(count) * self._running[-1], side="right").clip(max=self._last)
         swapped = generator.random(count) < 0.5
         left, right = self._pairs.left[places].astype(np.int64), self._pairs.right[places].astype(np.int64)
         return np.where(swapped, right, left), np.where(swapped, left, right)

@@ -141,7 +141,7 @@ def fine_tune(
     started = time.perf_counter()
     computed = tuner.store.fill([content for content in contents if content], _counted(advance, "lower states"))
     lower_seconds = time.perf_counter() - started
-    examples = _Examples(config, split, tuner.has_text, seed)
+    examples = _Examples(config, split, contents, seed)
     speed = _Speed()
 
     def run_epoch(optimiser: torch.optim.Optimizer, epoch: int) -> float:
@@ -161,7 +161,7 @@ def fine_tune(
         validate,
         config.training,
         seed=seed,
-        fingerprint=digest_of([config.digest(), split.digest, encoder.space.space_id, seed, torch.__version__]),
+        fingerprint=digest_of([config.digest(), split.digest, [content.key.hex() for content in contents], encoder.space.space_id, seed, torch.__version__]),
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
@@ -257,8 +257,11 @@ class _Tuner:
 class _Examples:
     """Pairs to draw from, and what hard negatives and held-out pairs need."""
 
-    def __init__(self, config: FineTuningConfig, split: Split, has_text: BoolArray, seed: int) -> None:
+    def __init__(self, config: FineTuningConfig, split: Split, contents: Sequence[Content], seed: int) -> None:
         self.pairs = ItemPairs.of_split(config.pairs, split)
+        has_text: BoolArray = np.array([bool(content) for content in contents], dtype=np.bool_)
+        first_with: dict[bytes, int] = {}
+        self._same = np.array([first_with.setdefault(content.key, number) for number, content in enumerate(contents)], dtype=np.int64)
         usable = has_text[self.pairs.left] & has_text[self.pairs.right]
         if not usable.any():
             raise DataError(f"none of {len(self.pairs)} pairs is of two items with a text; look at the template {config.encoder.template!r}")
@@ -304,7 +307,10 @@ class _Examples:
 
     def loss(self, tuner: _Tuner, items: IntArray, anchors: IntArray, partners: IntArray) -> Callable[[Tensor], Tensor]:
         """The loss as a function of the vectors of `items`; anchors, partners: rows of `items`."""
-        first, second, together = torch.from_numpy(anchors), torch.from_numpy(partners), torch.from_numpy(self.pairs.together(items))
+        # Items of one text have one vector: to call them negatives of each other would teach nothing.
+        same = self._same[items]
+        together = torch.from_numpy(self.pairs.together(items) | (same[:, None] == same))
+        first, second = torch.from_numpy(anchors), torch.from_numpy(partners)
         return lambda vectors: contrastive_loss(vectors, first, second, together, tuner.temperature(), symmetric=self._config.loss.symmetric)
 
 

@@ -140,7 +140,8 @@ class LowerStates:
         found: dict[bytes, list[StoredWindow]] = {}
         for key, offset, length, start in zip(index["key"], index["offset"].tolist(), index["length"].tolist(), index["start"].tolist(), strict=True):
             found.setdefault(key.tobytes(), []).append(StoredWindow(bits[offset : offset + length], start))
-        self._windows = found | self._windows
+        for content_key, windows in found.items():  # two processes may have stored one content in two shards: the first wins
+            self._windows.setdefault(content_key, windows)
 
 
 def mask_of(encoder: TextEncoder, batch: Batch | StateBatch) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from recsys.evaluation.evaluate import Evaluation, evaluate
 from recsys.evaluation.metrics import MetricArray, expected_mrr
 from recsys.models.text_nearest import TextNearest
 from recsys.rng import numpy_generator
-from recsys.types import FloatArray, IntArray
+from recsys.types import BoolArray, FloatArray, IntArray
 
 CUTOFF = 10
 METRICS = ("recall", "ndcg", "mrr")
@@ -92,14 +92,19 @@ class RetrievalSample:
     """Item-to-item retrieval on a seeded sample of the validation cases, among the items that these cases hold: what stops a
     fine-tuning, at a cost that does not grow with the catalogue. The test cases are not read.
 
+    among: bool (n_items,): cases of two such items alone (those with a vector); None is all.
     items: int64 (m,) item_nums, ascending.
+
+    Raises:
+        DataError: no such case.
     """
 
-    def __init__(self, split: Split, cases: int, seed: int) -> None:
+    def __init__(self, split: Split, cases: int, seed: int, among: BoolArray | None = None) -> None:
         asked = asking_with_the_last(split.validation)
-        if not len(asked):
-            raise DataError("no validation case has an item before its target: there is nothing to stop by")
-        chosen = np.sort(numpy_generator(seed, "retrieval sample").permutation(len(asked))[:cases])
+        usable = np.arange(len(asked)) if among is None else np.flatnonzero(among[asked.inputs.item_nums] & among[asked.targets])
+        if not len(usable):
+            raise DataError("no validation case has an item with a vector before a target with one: there is nothing to stop by")
+        chosen = np.sort(numpy_generator(seed, "retrieval sample").permutation(usable)[:cases])
         queries, targets = asked.inputs.item_nums[chosen], asked.targets[chosen]
         self.items: IntArray = np.union1d(queries, targets)
         single = Sequences(np.arange(len(chosen) + 1, dtype=np.int64), np.searchsorted(self.items, queries).astype(np.int64))

@@ -205,7 +205,8 @@ def test_post_processing_leaves_items_without_a_vector_alone(shop: Path, tmp_pat
     assert not found.values[7].any() and found.values[[6, 8]].any(1).all() and found.space.split_hash == data_split.digest
 
 
-def test_boards_that_exist_are_listed(tmp_path: Path) -> None:
+def test_boards_that_exist_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA", str(tmp_path))
     with pytest.raises(ConfigError, match="boards of embeddings exist for: none"):
         EmbeddingBoardConfig.of_dataset("nothing", tmp_path)
     for path in sorted(Path("experiments/configs").glob("*/embeddings.yaml")):

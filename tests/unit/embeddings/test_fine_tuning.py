@@ -23,7 +23,7 @@ from recsys.embeddings.fine_tuning import FineTuned, FineTuningConfig, Validatio
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
 from recsys.errors import ConfigError, DataError
 from recsys.training.config import TrainingConfig
-from recsys.training.contrastive import ContrastiveConfig, HardNegativesConfig
+from recsys.training.contrastive import ContrastiveConfig, HardNegativesConfig, contrastive_loss
 from recsys.types import FloatArray
 from recsys.weights.find import find_weights
 
@@ -198,6 +198,18 @@ def test_items_without_text_take_no_part(folders: dict[str, str], split: Split, 
     assert not tuned.vectors[-2:].any() and tuned.vectors[:-2].any(1).all()
     with pytest.raises(DataError, match="none of 8 pairs is of two items with a text"):
         run(config_of(folders["bert"]), split, tmp_path, contents=[Content("a")] + [Content()] * (N - 1))
+
+
+def test_items_of_one_text_are_no_negatives_of_each_other(folders: dict[str, str], split: Split) -> None:
+    config = config_of(folders["bert"])
+    contents = [CONTENTS[0], CONTENTS[1], CONTENTS[0], *CONTENTS[3:]]
+    examples = fine_tuning._Examples(config, split, contents, 0)
+    items, vectors = np.array([0, 1, 2, 4]), torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
+    tuner = type("Frozen", (), {"temperature": staticmethod(lambda: torch.tensor(10.0))})
+    found = examples.loss(tuner, items, np.array([0]), np.array([1]))(vectors)  # type: ignore[arg-type]
+    together = torch.zeros(4, 4, dtype=torch.bool)
+    together[0, 1] = together[1, 0] = together[0, 2] = together[2, 0] = True
+    torch.testing.assert_close(found, contrastive_loss(vectors, torch.tensor([0]), torch.tensor([1]), together, 10.0))
 
 
 def test_only_items_of_training_pairs_are_ever_encoded_in_a_step(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,14 @@ def test_the_sample_equals_the_loop_and_reads_no_test_case() -> None:
     assert again.measure(values[again.items]) == sample.measure(values[sample.items]) != other.measure(values[other.items])
 
 
+def test_the_sample_keeps_to_items_with_a_vector() -> None:
+    split = split_of("leave_last_out")
+    among = np.arange(N) % 3 > 0
+    assert set(RetrievalSample(split, 1000, 0, among).items.tolist()) <= set(np.flatnonzero(among).tolist())
+    with pytest.raises(DataError, match="nothing to stop by"):
+        RetrievalSample(split, 1000, 0, np.zeros(N, dtype=np.bool_))
+
+
 def test_bad_input() -> None:
     split = split_of("held_out_items")
     other = EmbeddingTable(np.ones((1, 64), dtype=np.float32), Vocabulary(["i0"]), HashedEncoder(64).space)
