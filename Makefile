@@ -47,14 +47,16 @@ serve: $(STAMP)  ## Serve the champion on http://127.0.0.1:8080 (docs at /docs)
 bench: $(STAMP)  ## Timings side by side with peers, into benchmarks/results
 	$(BIN)/python -m benchmarks
 
-bench-peers: $(PEERS)/.installed  ## The environment of the benchmarks' peers (RecTools), apart from .venv
+bench-peers: $(PEERS)/.installed  ## The environment of the benchmarks' peers (RecTools, sentence-transformers), apart from .venv
 
-# torch first, as above; RecTools' numpy 1 and its pytorch-lightning do not go together with requirements.lock.
+# torch first, as above; RecTools' numpy 1 and its pytorch-lightning do not go together with requirements.lock. llama.cpp is compiled
+# here: where that fails, its rows of the benchmark say so.
 $(PEERS)/.installed: benchmarks/requirements-peers.txt benchmarks/requirements-peers.lock
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off $$(grep -E '^torch==' $<) -c $(word 2,$^)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c $(word 2,$^)
-	$(PEERS)/bin/python -c 'import rectools.models, pytorch_lightning, implicit'
+	$(PEERS)/bin/python -c 'import rectools.models, pytorch_lightning, implicit, sentence_transformers'
+	-$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36 -c $(word 2,$^)
 	touch $@
 
 doctor: $(STAMP)  ## Check the machine, the weights and the stores

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import _synthetic, evaluation, scaling
+from benchmarks import _synthetic, embedding, evaluation, scaling
 from benchmarks.__main__ import main
 from benchmarks._child import Child
 from benchmarks._markdown import markdown, shown
@@ -18,6 +18,8 @@ from benchmarks._vectors import VectorScorer
 from benchmarks.training import Limits, Pass, seconds_to
 from benchmarks.training import _is_over as is_over
 from benchmarks.training import _pair as pair
+from recsys.embeddings.text import TextEncoder, TextEncoderConfig
+from recsys.testing.language_models import DIM, LAYERS, tiny_model
 from recsys.types import Queries
 
 
@@ -97,6 +99,25 @@ def test_metrics_that_disagree_are_refused() -> None:
     evaluation.require_agreement({"ours": equal, "peer": equal | {"mrr": 0.50009}})
     with pytest.raises(AssertionError, match=r"mrr@10: peer says 0\.500200, ours is 0\.500000"):
         evaluation.require_agreement({"ours": equal, "peer": equal | {"mrr": 0.5002}})
+
+
+def test_products_are_those_of_the_tokens_alone(tmp_path: Path) -> None:
+    encoder = TextEncoder.load(TextEncoderConfig(name="x", model=tiny_model(tmp_path, "llama")))
+    assert isinstance(encoder, TextEncoder)
+    todo = embedding.products(encoder, ["abc", "abcdefg"])
+    assert len(todo) == 7 * LAYERS and {len(inputs) for _, inputs in todo} == {10}  # one batch, padded to 14
+    assert all(inputs.dtype == torch.bfloat16 and inputs.shape[1] == layer.in_features for layer, inputs in todo)
+    assert sum(layer.out_features == DIM and layer.in_features == DIM for layer, _ in todo) == 2 * LAYERS
+
+
+def test_a_peer_is_compared_in_its_own_dtype_or_named_as_missing() -> None:
+    ours = {
+        dtype: embedding.Ours(encode=seconds, products=0.5, share=0.5, vectors=np.array([vector], dtype=np.float32))
+        for dtype, seconds, vector in (("bfloat16", 2.0, [1, 0]), ("float32", 1.0, [0, 1]))
+    }
+    row = embedding._against(ours, "m", "peer", {"dtype": "bfloat16", "seconds": 3.0, "vectors": np.array([[5.0, 0.0]])})
+    assert row == {"model": "m", "who": "peer, bfloat16", "seconds": 3.0, "ours_is_faster": 3.0, "least_cosine": 1.0}
+    assert embedding._against(ours, "m", "peer", {"missing": "make bench-peers"}) == {"model": "m", "who": "peer: not installed (make bench-peers)"}
 
 
 def test_a_child_answers_and_its_other_lines_are_passed_over() -> None:
