@@ -11,6 +11,9 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 
+_BATCH_COST = 64
+"""Tokens that could be computed in the time that a batch costs beside its products: of the order measured, from 10 (few threads) to 100."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -106,15 +109,26 @@ class Windower:
 
 
 def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Row numbers sorted by length, cut where the padded size would pass the budget."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[row] > token_budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    """Row numbers sorted by length, cut where padding and the fixed cost of a batch are least together; a padded size is within the
+    budget, but for a row that alone is beyond it."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    least, begins = [0], [0]  # of the first n rows: their cost in tokens, and where their last batch begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        begin, cost = end - 1, least[end - 1] + longest
+        for start in range(end - 2, -1, -1):
+            size = (end - start) * longest
+            if size > token_budget:
+                break
+            if least[start] + size < cost:
+                begin, cost = start, least[start] + size
+        least.append(cost + _BATCH_COST)
+        begins.append(begin)
+    cuts = [len(order)]
+    while cuts[-1]:
+        cuts.append(begins[cuts[-1]])
+    for end, start in zip(cuts[-2::-1], cuts[:0:-1], strict=True):
+        yield order[start:end]
 
 
 def chunked(windows: Sequence[Window], n_texts: int) -> int:

@@ -1,9 +1,13 @@
 """Windows and batches worked out by hand, on a tokenizer with one token a byte ("a" is ord("a") - 33 + 5)."""
 
+from itertools import combinations, pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recsys.embeddings.windows import Batch, Window, Windower, batches, chunked
+from recsys.embeddings.windows import _BATCH_COST, Batch, Window, Windower, batches, chunked
 from recsys.errors import ConfigError, DataError
 from recsys.testing.language_models import byte_tokenizer
 
@@ -69,6 +73,26 @@ def test_batch_known_answer() -> None:
     assert batch.ids.dtype == torch.int64
 
 
-def test_batches_are_sorted_and_within_the_budget() -> None:
+def test_batches_known_answer() -> None:
     assert list(batches([5, 1, 3, 2, 9], 6)) == [[1, 3], [2], [0], [4]]  # one longer than the budget still gets its batch
+    assert list(batches([10] * 3 + [200], 1000)) == [[0, 1, 2], [3]]  # one batch would compute 570 tokens of padding
+    assert list(batches([10] * 3 + [12], 1000)) == [[0, 1, 2, 3]]
     assert list(batches([], 6)) == []
+
+
+@given(st.lists(st.integers(1, 90), max_size=9), st.integers(64, 200))
+def test_batches_cost_least_of_all_ways_to_cut(lengths: list[int], budget: int) -> None:
+    made = list(batches(lengths, budget))
+    assert sorted(row for batch in made for row in batch) == list(range(len(lengths)))
+
+    def cost(parts: list[list[int]]) -> int:
+        return sum(len(part) * max(part) + _BATCH_COST for part in parts)
+
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget for batch in made)
+    ordered = sorted(lengths)
+    ways = [[]] if not lengths else [
+        [ordered[start:end] for start, end in pairwise([0, *places, len(lengths)])]
+        for count in range(len(lengths)) for places in combinations(range(1, len(lengths)), count)
+    ]  # fmt: skip
+    fitting = [way for way in ways if all(len(part) == 1 or len(part) * max(part) <= budget for part in way)]
+    assert cost([[lengths[row] for row in batch] for batch in made]) == min(map(cost, fitting))
