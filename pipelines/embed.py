@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from pipelines import ingest
 from pipelines.embed_job import NEW, SAME, STORED, Survey, fill, rows_of, survey
 from pipelines.ingest import IngestConfig
 from pipelines.item_contents import ITEM, ItemContents
+from pipelines.item_rows import ItemRows
 from pipelines.stage import Inputs, Surroundings
 from pipelines.throughput import Job, note_job
 from recsys.artifacts.artifact import Artifact
 from recsys.config import Config, digest_of
-from recsys.data.catalog import IMAGE_PATH, ItemCatalog
+from recsys.data.catalog import IMAGE_PATH
 from recsys.embeddings.cache import EmbeddingCache
 from recsys.embeddings.configs import IMAGE, EncoderConfig, reads
 from recsys.embeddings.image_source import ImageSource, ImageSourceConfig
@@ -63,25 +64,24 @@ def pictures_digest(data: IngestConfig, images: ImageSourceConfig) -> str:
 
 def run(config: EmbedConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
     encoder, reporter, executor = config.encoder, surroundings.reporter, surroundings.executor
-    with _opened(config, inputs["data"], surroundings) as (catalog, items, cache, found):
+    with _opened(config, inputs["data"], surroundings) as (items, cache, found):
         missing, stored = found.count(NEW), found.count(STORED)
         with reporter.task(f"embed {encoder.name}", "items") as advance:
             outcome = fill(items, cache, found, executor, advance, max_refused_share=config.limits.max_refused_share)
         if not found.count(STORED):
             reasons = Counter(refusal.kind for refusal in found.refusals.values())
             raise DataError(
-                f"encoder {encoder.name!r} has a vector for none of {len(catalog)} items: "
-                f"{', '.join(f'{kind} ({count})' for kind, count in reasons.most_common())}; the catalog has: {', '.join(catalog.table.columns)}"
+                f"encoder {encoder.name!r} has a vector for none of {len(items)} items: "
+                f"{', '.join(f'{kind} ({count})' for kind, count in reasons.most_common())}; the catalog has: {', '.join(items.rows.columns)}"
             )
-        write_table(folder, catalog.items, cache.space, rows_of(found, cache))
-        counts = _quarantine(found, catalog, folder)
-        without = len(catalog) - found.count(STORED)
+        write_table(folder, items.rows.ids(), len(items), cache.space, rows_of(found, cache))
+        counts = _quarantine(found, items.rows, folder)
+        count, without = len(items), len(items) - found.count(STORED)
         space = cache.space
         if outcome.computed:
-            items_done = outcome.computed + outcome.refused
             finished = datetime.now(UTC).isoformat(timespec="seconds")
             job = Job(
-                finished=finished, executor=executor.name, workers=executor.workers, items=items_done,
+                finished=finished, executor=executor.name, workers=executor.workers, items=outcome.seen,
                 tokens=outcome.tokens, seconds=round(outcome.seconds, 3), rate=round(outcome.rate, 3),
             )  # fmt: skip
             note_job(cache.folder, job)
@@ -90,7 +90,7 @@ def run(config: EmbedConfig, inputs: Inputs, folder: Path, surroundings: Surroun
     return {
         "name": encoder.name,
         "space_id": space.space_id,
-        "items": len(catalog),
+        "items": count,
         "computed": outcome.computed,
         "cached": stored,
         "items_without_vector": without,
@@ -109,9 +109,9 @@ def run(config: EmbedConfig, inputs: Inputs, folder: Path, surroundings: Surroun
 
 def look(config: EmbedConfig, data: Artifact, surroundings: Surroundings) -> dict[str, int]:
     """How many items are new, stored, refused; nothing is computed. new: distinct contents, `same`: items that share one of them."""
-    with _opened(config, data, surroundings) as (catalog, _, cache, found):
+    with _opened(config, data, surroundings) as (items, cache, found):
         return {
-            "items": len(catalog),
+            "items": len(items),
             "new": found.count(NEW),
             "same": found.count(SAME),
             "cached": found.count(STORED),
@@ -134,9 +134,8 @@ def figures(artifact: Artifact) -> dict[str, float]:
 
 
 @contextmanager
-def _opened(config: EmbedConfig, data: Artifact, surroundings: Surroundings) -> Iterator[tuple[ItemCatalog, ItemContents, EmbeddingCache, Survey]]:
+def _opened(config: EmbedConfig, data: Artifact, surroundings: Surroundings) -> Iterator[tuple[ItemContents, EmbeddingCache, Survey]]:
     """With the items looked up. The scratch of a look is thrown away."""
-    catalog = ingest.load_items(data)
     space = config.encoder.space()
     cache = EmbeddingCache(surroundings.embedding_cache, space)
     quarantine = Quarantine(cache.folder / "quarantine")
@@ -144,19 +143,19 @@ def _opened(config: EmbedConfig, data: Artifact, surroundings: Surroundings) -> 
     if surroundings.retry_quarantined:
         quarantine.forget()
         images.retry()
-    items = ItemContents(config.encoder, catalog.table, config.limits, images, quarantine)
+    items = ItemContents(config.encoder, ItemRows(data.file("items.parquet")), config.limits, images, quarantine)
     with (
         tempfile.TemporaryDirectory(prefix="survey-", dir=surroundings.scratch) as scratch,
         surroundings.reporter.task(f"look up {config.encoder.name}", "items") as advance,
     ):
         found = survey(items, cache, Path(scratch), advance)
-        yield catalog, items, cache, found
+        yield items, cache, found
 
 
-def _quarantine(found: Survey, catalog: ItemCatalog, folder: Path) -> dict[str, int]:
-    """Writes the file for the user, one row an item in the catalog's order. Counts by kind."""
+def _quarantine(found: Survey, items: ItemRows, folder: Path) -> dict[str, int]:
+    """Writes the file for the user, one row an item, in their order. Counts by kind."""
     rows = [found.refusals[row] for row in sorted(found.refusals)]
-    ids = catalog.items.ids
-    columns = {"item_id": [ids[refusal.row] for refusal in rows], "part": [r.part for r in rows], "reason": [r.reason for r in rows]}
+    ids = items.at(np.array([refusal.row for refusal in rows]))["item_id"].to_list() if rows else []
+    columns = {"item_id": ids, "part": [r.part for r in rows], "reason": [r.reason for r in rows]}
     pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).write_csv(folder / QUARANTINE)
     return dict(sorted(Counter(refusal.kind for refusal in rows).items()))

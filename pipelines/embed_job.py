@@ -9,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from pipelines.executors.base import EncodedBatch, Executor
 from pipelines.item_contents import ITEM, ROWS, ItemContents, Refusal
 from recsys.embeddings.cache import EmbeddingCache
 from recsys.embeddings.cache_index import halves_of
 from recsys.embeddings.content import KEY_BYTES, Content, KeyArray, keys_of
+from recsys.embeddings.quarantine import Quarantine
 from recsys.errors import DataError
 from recsys.types import FloatArray, IntArray
 
 BATCH = 128
-"""Contents a stored batch: what a killed run loses at most, times the number of workers."""
+"""Contents at most that an encoder is given at once. A killed run loses the batches that were being computed, and half a second."""
+FLUSH_SECONDS, FLUSH_ITEMS = 0.5, 8192
+"""The batches of half a second, or so many contents, are stored together."""
 BATCH_CHARACTERS = 200_000
 """A batch of long texts holds fewer."""
 WINDOW = 64 * BATCH
@@ -57,9 +59,20 @@ class Outcome:
     first: tuple[int, float] = (0, 0.0)
 
     @property
+    def seen(self) -> int:
+        return self.computed + self.refused
+
+    def add(self, batch: EncodedBatch, seconds: float) -> None:
+        self.computed += len(batch.keys)
+        self.refused += len(batch.refused)
+        self.tokens += batch.tokens
+        self.seconds = seconds
+        self.first = self.first if self.first[0] else (self.seen, seconds)
+
+    @property
     def rate(self) -> float:
         done, after = self.first
-        items = self.computed + self.refused
+        items = self.seen
         return (items - done) / (self.seconds - after) if items > done and self.seconds > after else 0.0
 
 
@@ -68,7 +81,7 @@ def survey(items: ItemContents, cache: EmbeddingCache, scratch: Path, progress: 
     count = len(items)
     keys: KeyArray = np.memmap(scratch / "keys.bin", np.uint8, "w+", shape=(count, KEY_BYTES)) if count else np.zeros((0, KEY_BYTES), dtype=np.uint8)
     found = Survey(keys, np.zeros(count, dtype=np.uint8))
-    for rows in items.chunks():
+    for rows in items.chunks(np.arange(count)):
         _look(items, cache, found, rows)
         progress(int(rows[-1]) + 1, count, "looking up")
     _mark_same(found)
@@ -83,24 +96,52 @@ def fill(items: ItemContents, cache: EmbeddingCache, found: Survey, executor: Ex
     """
     outcome, started = Outcome(), time.monotonic()
     total = found.count(NEW)
-    refused: list[bytes] = []
+    store = _Store(cache, items.quarantine)
     rows = np.flatnonzero(found.state == NEW)
-    while len(rows):
-        for batch in executor.encode(items.config, cache.space.space_id, _batches(_contents(items, rows))):
-            outcome.computed += len(batch.keys)
-            outcome.refused += len(batch.refused)
-            outcome.tokens += batch.tokens
-            refused += batch.refused
-            _require_mostly_fine(outcome, batch, refused, items, max_refused_share)
-            cache.put_keys(batch.keys, batch.vectors)
-            items.quarantine.add(batch.refused)
-            outcome.seconds = time.monotonic() - started
-            outcome.first = outcome.first if outcome.first[0] else (outcome.computed + outcome.refused, outcome.seconds)
-            progress(outcome.computed + outcome.refused, max(total, outcome.computed + outcome.refused), _note(outcome))
-        rows = _settle(items, cache, found)
+    try:
+        while len(rows):
+            for batch in executor.encode(items.config, cache.space.space_id, _batches(_contents(items, rows))):
+                outcome.add(batch, time.monotonic() - started)
+                store.add(batch)
+                if outcome.refused >= BREAKER and outcome.refused > max_refused_share * outcome.seen:
+                    store.forget_refused()
+                    raise _too_many(outcome, batch, items, max_refused_share)
+                progress(outcome.seen, max(total, outcome.seen), _note(outcome))
+            store.flush()
+            rows = _settle(items, cache, found)
+    finally:
+        store.flush()  # what was computed before an error or an interruption is computed
     if outcome.computed:
         cache.compact()
     return outcome
+
+
+class _Store:
+    """What was computed goes to the disk at once, where a batch takes a while; of a fast encoder's batches some together, for a file waits for the disk."""
+
+    def __init__(self, cache: EmbeddingCache, quarantine: Quarantine) -> None:
+        self._cache, self._quarantine = cache, quarantine
+        self._waiting: list[EncodedBatch] = []
+        self._refused: dict[bytes, str] = {}
+        self._last = time.monotonic()
+
+    def add(self, batch: EncodedBatch) -> None:
+        self._waiting.append(batch)
+        self._refused |= batch.refused
+        if time.monotonic() - self._last >= FLUSH_SECONDS or sum(map(len, self._waiting)) >= FLUSH_ITEMS:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._cache.put_keys(np.concatenate([batch.keys for batch in waiting]), np.concatenate([batch.vectors for batch in waiting]))
+            self._quarantine.add({key: reason for batch in waiting for key, reason in batch.refused.items()})
+        self._last = time.monotonic()
+
+    def forget_refused(self) -> None:
+        """Nothing that was refused in this job stays in quarantine."""
+        self.flush()
+        self._quarantine.forget(np.frombuffer(b"".join(self._refused), dtype=np.uint8).reshape(-1, KEY_BYTES))
 
 
 def rows_of(found: Survey, cache: EmbeddingCache, chunk: int = ROWS) -> Iterator[FloatArray]:
@@ -113,9 +154,8 @@ def rows_of(found: Survey, cache: EmbeddingCache, chunk: int = ROWS) -> Iterator
         yield block
 
 
-def _look(items: ItemContents, cache: EmbeddingCache, found: Survey, rows: pl.Series) -> None:
-    contents, refusals = items.of(rows)
-    places: IntArray = rows.to_numpy().astype(np.int64)
+def _look(items: ItemContents, cache: EmbeddingCache, found: Survey, places: IntArray) -> None:
+    contents, refusals = items.of(places)
     there = np.array([content is not None for content in contents], dtype=np.bool_)
     keys = keys_of(content for content in contents if content is not None)
     stored, refused = cache.has(keys), items.quarantine.has(keys)
@@ -143,8 +183,8 @@ def _settle(items: ItemContents, cache: EmbeddingCache, found: Survey) -> IntArr
         found.state[rows[stored]] = STORED
         left.append(rows[~stored])
     rows = np.concatenate(left) if left else pending
-    for start in range(0, len(rows), BATCH):
-        _look(items, cache, found, pl.Series(rows[start : start + BATCH]))
+    for chunk in items.chunks(rows):
+        _look(items, cache, found, chunk)
     _mark_same(found)
     return np.flatnonzero(found.state == NEW)
 
@@ -160,8 +200,8 @@ def _mark_same(found: Survey) -> None:
 
 
 def _contents(items: ItemContents, rows: IntArray) -> Iterator[Content]:
-    for start in range(0, len(rows), BATCH):
-        contents, _ = items.of(pl.Series(rows[start : start + BATCH]))
+    for chunk in items.chunks(rows):
+        contents, _ = items.of(chunk)
         yield from (content for content in contents if content is not None)
 
 
@@ -195,14 +235,10 @@ def _weight(content: Content) -> int:
     return len(content.text) + len(content.image or b"")
 
 
-def _require_mostly_fine(outcome: Outcome, batch: EncodedBatch, refused: list[bytes], items: ItemContents, limit: float) -> None:
-    seen = outcome.computed + outcome.refused
-    if outcome.refused < BREAKER or outcome.refused <= limit * seen:
-        return
-    items.quarantine.forget(np.frombuffer(b"".join(refused), dtype=np.uint8).reshape(-1, KEY_BYTES))
+def _too_many(outcome: Outcome, batch: EncodedBatch, items: ItemContents, limit: float) -> DataError:
     reason = next(iter(batch.refused.values()), "")
-    raise DataError(
-        f"encoder {items.config.name!r} refuses {outcome.refused:,} of {seen:,} contents, so the fault is hardly theirs; the last reason: {reason}. "
+    return DataError(
+        f"encoder {items.config.name!r} refuses {outcome.refused:,} of {outcome.seen:,} contents, so the fault is hardly theirs; the last reason: {reason}. "
         f"Where they are really so bad, raise limits.max_refused_share ({limit:g})"
     )
 

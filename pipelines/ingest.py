@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
+from pipelines.item_rows import PICTURES_A_GROUP
 from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import sha256_of
@@ -47,7 +48,8 @@ def run(config: IngestConfig, inputs: Inputs, folder: Path, surroundings: Surrou
     data = clean(config.source.read_interactions(), config.source.read_items(), config.validation)
     data.interactions.to_frame().write_parquet(folder / "interactions.parquet")
     pl.DataFrame({"user_id": data.interactions.users.ids}).write_parquet(folder / "users.parquet")
-    data.catalog.table.write_parquet(folder / "items.parquet")
+    items = data.catalog.table
+    items.write_parquet(folder / "items.parquet", row_group_size=PICTURES_A_GROUP if IMAGE in items.columns else None)
     quarantine = folder / "quarantine"
     quarantine.mkdir()
     data.quarantine.write_parquet(quarantine / "rows.parquet")
@@ -71,13 +73,8 @@ class Ingested:
     catalog: ItemCatalog
 
 
-def load_items(artifact: Artifact) -> ItemCatalog:
-    """With the pictures, where the table holds their bytes."""
-    return ItemCatalog(pl.read_parquet(artifact.file("items.parquet")))
-
-
 def load(artifact: Artifact) -> Ingested:
-    """Without the bytes of pictures, which only `embed` looks at."""
+    """Without the bytes of pictures, which only `embed` looks at, by `ItemRows`."""
     catalog = ItemCatalog(pl.scan_parquet(artifact.file("items.parquet")).drop(IMAGE, strict=False).collect())
     users = Vocabulary(pl.read_parquet(artifact.file("users.parquet"))["user_id"].to_list())
     events = pl.read_parquet(artifact.file("interactions.parquet"))

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import polars as pl
-
+from pipelines.item_rows import ItemRows
 from recsys.data.catalog import ItemCatalog
 from recsys.embeddings.configs import IMAGE, TEXT, EncoderConfig, reads
 from recsys.embeddings.content import Content
@@ -15,6 +14,7 @@ from recsys.embeddings.image_source import ImageSource, Picture
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.quarantine import Quarantine
 from recsys.embeddings.refusals import NOT_DECODED
+from recsys.types import IntArray
 
 ITEM, PICTURE = "item", "picture"
 EMPTY = "empty"
@@ -39,30 +39,31 @@ class ItemContents:
     """`quarantine`: a picture that this encoder could not decode before is left out where there is a text."""
 
     config: EncoderConfig
-    table: pl.DataFrame
+    rows: ItemRows
     limits: LimitsConfig
     images: ImageSource
     quarantine: Quarantine
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.rows)
 
-    def chunks(self) -> Iterator[pl.Series]:
-        """Row numbers of all items, some thousand at a time."""
+    def chunks(self, rows: IntArray) -> Iterator[IntArray]:
+        """int64: `rows`, as many at a time as fit into memory with their contents."""
         size = ROWS_WITH_PICTURES if IMAGE in reads(self.config) else ROWS
-        numbers = pl.int_range(len(self.table), eager=True)
-        for start in range(0, len(self.table), size):
-            yield numbers.slice(start, size)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
-    def of(self, rows: pl.Series) -> tuple[list[Content | None], list[Refusal]]:
-        """One content an item, None where it gets no vector; and the refusals, of which a row may have one."""
+    def of(self, rows: IntArray) -> tuple[list[Content | None], list[Refusal]]:
+        """rows: int64, ascending. One content an item, None where it gets no vector; and the refusals, of which a row may have one."""
+        if not len(rows):
+            return [], []
         looked_at = reads(self.config)
-        part = self.table[rows]
+        part = self.rows.at(rows)
         texts = ItemCatalog(part).texts(self.config.template) if TEXT in looked_at else [""] * len(part)
         pictures = self.images.read(part) if IMAGE in looked_at else [Picture()] * len(part)
         contents: list[Content | None] = []
         refusals: list[Refusal] = []
-        for row, text, picture in zip(rows.to_list(), texts, pictures, strict=True):
+        for row, text, picture in zip(rows.tolist(), texts, pictures, strict=True):
             content, why = self._one(text, picture)
             contents.append(content)
             if why:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,13 +22,14 @@ NO_PROGRESS_SECONDS = 300.0
 @dataclass(frozen=True)
 class EncodedBatch:
     """keys: uint8 (k, 32), content keys of vectors float32 (k, dim).  refused: key -> reason of the other contents of the batch.
-    tokens: as the encoder counted them, 0 where it does not.  node: where it was computed."""
+    tokens: as the encoder counted them, 0 where it does not.  node, process: where it was computed."""
 
     keys: KeyArray
     vectors: FloatArray
     refused: Mapping[bytes, str]
     tokens: int
     node: str
+    process: int
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.refused)
@@ -56,7 +58,7 @@ def encode_batch(encoder: Encoder, contents: Sequence[Content], node: str) -> En
     """Single contents that the encoder refuses do not lose their batch."""
     keys = keys_of(contents)
     found = encode_each(encoder, contents)
-    return EncodedBatch(keys[found.kept], found.vectors, {keys[row].tobytes(): reason for row, reason in found.refused}, found.tokens, node)
+    return EncodedBatch(keys[found.kept], found.vectors, {keys[row].tobytes(): reason for row, reason in found.refused}, found.tokens, node, os.getpid())
 
 
 def require_space(encoder: Encoder, space_id: str) -> None:

@@ -25,7 +25,7 @@ from pipelines.executors.base import NO_PROGRESS_SECONDS, EncodedBatch, Load
 from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.content import Content, keys_of
 from recsys.embeddings.loading import load_encoder
-from recsys.errors import RecsysError, RetryableError, SpaceMismatchError
+from recsys.errors import ConfigError, RecsysError, RetryableError, SpaceMismatchError
 
 OBJECT_STORE = 128 * 2**20
 """Bytes, where Ray is started here: batches on their way, not the data."""
@@ -58,7 +58,7 @@ class RayExecutor:
     An actor reserves `cpus_per_worker` CPUs and `gpus_per_worker` GPUs, or a fraction: 0.25 puts four actors on a GPU. Actors
     for which there is no place yet join when there is.
     threads: of torch in an actor; None: the cores of its node, shared by the actors there.
-    An actor that dies is replaced, and its batches are given to others. `nodes` holds the Ray node ids that computed something.
+    An actor that dies is replaced, and its batches are given to others. `processes` holds (Ray node id, process id) of all that computed something.
     """
 
     name = "ray"
@@ -78,7 +78,7 @@ class RayExecutor:
         self._address, self._threads, self._cpus, self._gpus = address, threads, cpus_per_worker, gpus_per_worker
         self._patience, self._load = no_progress_seconds, load
         self._owned = False
-        self.nodes: set[str] = set()
+        self.processes: set[tuple[str, int]] = set()
         self.deaths = 0
         """Actors that were replaced so far."""
 
@@ -113,9 +113,15 @@ class RayExecutor:
                 else:
                     cpus = max(os.cpu_count() or 1, int(np.ceil(self.workers * self._cpus)))
                     ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-        except (ConnectionError, RuntimeError, TimeoutError) as error:
-            raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {error}") from error
+        except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+            if "AuthToken" in str(error) or isinstance(error, ray.exceptions.AuthenticationError):
+                raise ConfigError(f"Ray at {self._address} wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH if it is not in ~/.ray") from error
+            raise RetryableError(f"Ray at {self._address or 'this machine'} does not answer: {_brief(error)}") from error
         self._owned = True
+
+    @property
+    def nodes(self) -> set[str]:
+        return {node for node, _ in self.processes}
 
     def close(self) -> None:
         """Stop the Ray that this executor started, or leave the cluster that it joined."""
@@ -183,7 +189,7 @@ class _Pool:
                 else:
                     worker.tasks = deque((ref, task) for ref, task in worker.tasks if ref != ready[0])
                     self._deaths_in_a_row = 0
-                    self._executor.nodes.add(answer.node)
+                    self._executor.processes.add((answer.node, answer.process))
                     yield answer
 
     def end(self) -> None:
@@ -225,7 +231,7 @@ class _Pool:
                 if len(blamed.contents) == 1:
                     keys = keys_of(blamed.contents)
                     reason = f"refused by the encoder: its process died {blamed.deaths} times over this content alone: {_brief(error)}"
-                    refused = EncodedBatch(keys[:0], np.zeros((0, self._config.space().dim), dtype=np.float32), {keys[0].tobytes(): reason}, 0, "")
+                    refused = EncodedBatch(keys[:0], np.zeros((0, self._config.space().dim), dtype=np.float32), {keys[0].tobytes(): reason}, 0, "", 0)
                     tasks = tasks[1:]
                 else:
                     middle = len(blamed.contents) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import polars as pl
 
@@ -62,8 +62,7 @@ def render(template: str, fields: dict[str, object]) -> str:
         ConfigError: the template names a field that the item does not have.
     """
     rendered = []
-    for part in template.split("|"):
-        names = [name for _, name, _, _ in string.Formatter().parse(part) if name]
+    for part, names in _parts(template):
         missing = [name for name in names if name not in fields]
         if missing:
             raise ConfigError(f"template {template!r} names the field {missing[0]!r}; the catalog has: {', '.join(sorted(fields))}")
@@ -71,6 +70,12 @@ def render(template: str, fields: dict[str, object]) -> str:
         if not names or any(values.values()):
             rendered.append((bool(names), part.format(**values)))
     return "".join(text for _, text in rendered).strip() if any(has_value for has_value, _ in rendered) else ""
+
+
+@lru_cache(maxsize=64)
+def _parts(template: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each part and the fields that it names."""
+    return tuple((part, tuple(name for _, name, _, _ in string.Formatter().parse(part) if name)) for part in template.split("|"))
 
 
 def _as_text(value: object) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,7 @@ class EmbeddingTable:
         return np.ascontiguousarray(self.values[self.vocabulary.nums(vocabulary.ids)])
 
     def save(self, folder: Path) -> None:
-        write_table(folder, self.vocabulary, self.space, [np.ascontiguousarray(self.values)])
+        write_table(folder, self.vocabulary.ids, len(self), self.space, [np.ascontiguousarray(self.values)])
 
     @classmethod
     def load(cls, folder: Path, *, mapped: bool = False) -> EmbeddingTable:
@@ -83,28 +85,40 @@ class EmbeddingTable:
         return cls(values, vocabulary, space)
 
 
-def write_table(folder: Path, vocabulary: Vocabulary, space: EmbeddingSpace, blocks: Iterable[FloatArray]) -> None:
-    """What `EmbeddingTable.load` reads, from its rows by pieces: float32 (b, dim) each, n in all. Memory holds one piece.
+def write_table(folder: Path, ids: Iterable[str], count: int, space: EmbeddingSpace, blocks: Iterable[FloatArray]) -> None:
+    """What `EmbeddingTable.load` reads, from `count` ids and their rows, float32 (b, dim) at a time: memory holds one piece.
 
     Raises:
-        ArtifactError: rows that are too many or too few.  NonFiniteError.
+        ArtifactError: rows or ids that are too many or too few.  NonFiniteError.
     """
-
-    def parts() -> Iterator[bytes | memoryview]:
-        header = io.BytesIO()
-        shape = (len(vocabulary), space.dim)
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        yield header.getvalue()
-        done = 0
-        for block in blocks:
-            if not np.isfinite(block).all():
-                row = done + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-                raise NonFiniteError(f"embedding table of {space.model}: NaN or infinity in the vector of {vocabulary.ids[row]!r}")
-            done += len(block)
-            yield np.ascontiguousarray(block, dtype="<f4").data.cast("B") if block.size else b""
-        if done != len(vocabulary):
-            raise ArtifactError(f"an embedding table of space {space.space_id} is float32 {shape}, got {done} rows")
-
-    write_parts(folder / VALUES, parts())
-    write_json(folder / IDS, list(vocabulary.ids))
+    write_parts(folder / VALUES, _values(count, space, blocks))
+    write_parts(folder / IDS, _ids(count, ids))
     write_json(folder / SPACE, {**space.model_dump(mode="json"), "space_id": space.space_id})
+
+
+def _values(count: int, space: EmbeddingSpace, blocks: Iterable[FloatArray]) -> Iterator[bytes | memoryview]:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (count, space.dim)})
+    yield header.getvalue()
+    done = 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            row = done + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            raise NonFiniteError(f"embedding table of {space.model}: NaN or infinity in the vector of row {row}")
+        done += len(block)
+        if block.size:
+            yield np.ascontiguousarray(block, dtype="<f4").data.cast("B")
+    if done != count:
+        raise ArtifactError(f"an embedding table of space {space.space_id} is float32 {(count, space.dim)}, got {done} rows")
+
+
+def _ids(count: int, ids: Iterable[str]) -> Iterator[bytes]:
+    """A JSON list, some thousand ids at a time."""
+    done, waiting = 0, iter(ids)
+    yield b"["
+    while some := list(itertools.islice(waiting, 10_000)):
+        yield ((",\n" if done else "\n") + ",\n".join(json.dumps(one, ensure_ascii=False) for one in some)).encode()
+        done += len(some)
+    yield b"\n]\n"
+    if done != count:
+        raise ArtifactError(f"an embedding table of {count} rows needs as many ids, got {done}")

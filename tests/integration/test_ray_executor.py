@@ -1,5 +1,7 @@
 """The executors: what they compute, refuse and survive. Ray's are slow to start, so that one pool serves several tests."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -204,24 +206,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Two `ray start --block` of their own, as an operator starts them; neither is known to this process, and both end with the test."""
-    import ray
+# As every process of a cluster: else each decides by whether there is a token in the home folder.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
-    ray.shutdown()
-    # A thread that was left behind must not start a Ray of its own.
-    monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two `ray start --block` of their own, as an operator starts them. Not shared: Ray's temporary folder, the working folder, the object store.
+
+    Shared: the machine's file system with the installed code and weights. This process never joins: drivers are processes of their own.
+    """
     address = f"127.0.0.1:{free_port()}"
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "3", "--object-store-memory", str(80 * 2**20)]
-    nodes = []
+    nodes: list[subprocess.Popen[bytes]] = []
     # Short names: Ray's sockets live there, and their paths may have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="r1") as first, tempfile.TemporaryDirectory(prefix="r2") as second, (elsewhere / "log").open("wb") as log:
 
         def launch(*options: str) -> None:
-            nodes.append(subprocess.Popen([*start, *options], cwd=elsewhere, stdout=log, stderr=subprocess.STDOUT))
+            nodes.append(subprocess.Popen([*start, *options], cwd=elsewhere, stdout=log, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT))
 
         try:
             launch("--head", "--port", address.partition(":")[2], "--include-dashboard", "false", "--temp-dir", first)
@@ -232,7 +235,6 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             launch("--address", address, "--temp-dir", second)
             yield address
         finally:
-            ray.shutdown()
             for node in reversed(nodes):
                 node.terminate()
             for node in nodes:
@@ -249,27 +251,56 @@ def _listens(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+BOTH_NODES = """
+import json, sys
+from itertools import count
+from pipelines.executors import RayExecutor
+from recsys.embeddings.content import of_texts
+from recsys.embeddings.text import TextEncoderConfig
+from recsys.testing.encoders import LoadStandIn
+
+executor = RayExecutor(sys.argv[1], workers=2, cpus_per_worker=2, no_progress_seconds=400, load=LoadStandIn(seconds=0.01))
+
+def until_both_have_worked():
+    for number in count():
+        if len(executor.nodes) == 2 or number > 20_000:
+            return
+        yield of_texts([f"text {number}"])
+
+config = TextEncoderConfig(name="hashed", model="hashed")
+done = sum(len(batch) for batch in executor.encode(config, config.space().space_id, until_both_have_worked()))
+executor.close()
+print(json.dumps([len(executor.nodes), done > 1]))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_nodes_give_the_local_table(two_nodes: str) -> None:
-    """Two Ray nodes on one machine. Not shared: Ray's temporary folder, the working folder, the object store.
+def test_actors_of_both_nodes_take_part(two_nodes: str) -> None:
+    """Each has room for one actor: the job goes on until both have given an answer."""
+    done = subprocess.run([sys.executable, "-c", BOTH_NODES, two_nodes], capture_output=True, text=True, timeout=800, env=os.environ | ENVIRONMENT)
+    assert done.returncode == 0 and json.loads(done.stdout) == [2, True], done.stdout + done.stderr
 
-    Shared: the machine's file system with the installed code and weights. The cache's folder is known to the driver only.
-    """
-    executor = RayExecutor(two_nodes, workers=2, cpus_per_worker=2, no_progress_seconds=400, load=LoadStandIn(seconds=0.01))
-    extra: list[Content] = []
 
-    def until_both_have_worked() -> Iterator[list[Content]]:
-        yield from batches(4)
-        while len(executor.nodes) < 2 and len(extra) < 20_000:
-            extra.append(Content(f"one more {len(extra)}"))
-            yield extra[-1:]
-
-    found = list(executor.encode(CONFIG, SPACE, until_both_have_worked()))
-    assert len(executor.nodes) == 2
-    more = {content.key for content in extra}
-    require_hashed([batch for batch in found if not more & {key.tobytes() for key in batch.keys}])
-    executor.close()
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_gives_one_table_whoever_embeds(two_nodes: str, tmp_path: Path) -> None:
+    """`recsys embed` in this process, on a Ray of its own, and against the address of the two nodes; with items that are refused."""
+    (tmp_path / "events.csv").write_text("user,item,ts\n" + "".join(f"u{i % 9},i{i},{i}\n" for i in range(300)))
+    (tmp_path / "items.csv").write_text("id,name\n" + "".join(f"i{i},{'' if i == 7 else 'x' * 1_000_001 if i == 8 else f'film {i}'}\n" for i in range(300)))
+    events = "{path: events.csv, columns: {user_id: user, item_id: item, time: ts}}"
+    source = f"{{kind: table, interactions: {events}, items: {{path: items.csv, columns: {{item_id: id, title: name}}}}}}"
+    (tmp_path / "shop.yaml").write_text(f"name: shop\ndata: {{source: {source}}}\nembed: [{{name: words, model: hashed, template: '{{title}}'}}]\n")
+    found = []
+    for number, options in enumerate([["--executor", "local"], ["--executor", "ray"], ["--ray-address", two_nodes, "--workers", "2"]]):
+        command = [sys.executable, "-m", "pipelines.cli", "embed", "shop.yaml", "--set", f"runtime.root=root{number}", "--json", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | ENVIRONMENT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        facts = json.loads(done.stdout)["tables"]["embed:words"]
+        folder = Path(facts["folder"])
+        found.append(((folder / "values.npy").read_bytes(), (folder / "ids.json").read_bytes(), (folder / "quarantine.csv").read_bytes()))
+        assert (facts["computed"], facts["quarantine"], facts["executor"]) == (298, {"empty": 1, "text too long": 1}, "ray" if number else "local")
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("kind", [SpaceMismatchError, ConfigError])

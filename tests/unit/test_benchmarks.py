@@ -137,5 +137,5 @@ def test_a_child_that_fails_or_never_ends() -> None:
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
-    with pytest.raises(SystemExit, match="unknown benchmark 'speed'; known: training, evaluation, item_item, scaling, embedding, generation"):
+    with pytest.raises(SystemExit, match="unknown benchmark 'speed'; known: training, evaluation, item_item, scaling, embedding, generation, engine, chaos"):
         main(["speed"])
