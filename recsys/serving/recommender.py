@@ -37,6 +37,13 @@ def load_plain_encoder(config: Mapping[str, Any]) -> Encoder:
     return load_encoder(parse_encoder(dict(config), source="encoders.json of the bundle"))
 
 
+def _template(config: Mapping[str, Any]) -> str:
+    """How the encoder's items become texts; "" where it reads none."""
+    from recsys.embeddings.configs import parse_encoder
+
+    return str(config["template"]) if "template" in config else parse_encoder(dict(config), source="encoders.json of the bundle").template
+
+
 @dataclass(frozen=True)
 class _State:
     """All that `add_items` replaces, swapped as one reference: a request sees the old or the new, never a mixture."""
@@ -218,10 +225,13 @@ class Recommender:
         config = self._bundle.encoders.get(signal)
         if config is None:
             raise DataError(f"the bundle has no encoder for the signal {signal!r}; this model cannot take in new items")
-        texts = new.texts(config["template"])
+        template = _template(config)
+        if not template:
+            raise DataError(f"the encoder of the signal {signal!r} looks at pictures alone; this model cannot take in new items, which come with texts")
+        texts = new.texts(template)
         without = [i for i, text in zip(new.items.ids, texts, strict=True) if not text.strip()]
         if without:
-            raise DataError(f"items without text: {', '.join(map(repr, without[:5]))}; the template {config['template']!r} found none of its fields")
+            raise DataError(f"items without text: {', '.join(map(repr, without[:5]))}; the template {template!r} found none of its fields")
         encoder = self._encoders.get(signal)
         if encoder is None:
             encoder = self._load_encoder(config)

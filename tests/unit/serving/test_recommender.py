@@ -173,6 +173,8 @@ def test_an_encoder_of_another_space_is_refused(tmp_path: Path) -> None:
         model.add_items([{"item_id": "new", "title": "t"}])
     with pytest.raises(DataError, match="no encoder"):
         Recommender(replace(bundle, encoders={})).add_items([{"item_id": "new", "title": "t"}])
+    with pytest.raises(DataError, match="looks at pictures alone"):
+        Recommender(replace(bundle, encoders={"text": {"kind": "image", "name": "poster", "model": "any"}})).add_items([{"item_id": "new", "title": "t"}])
 
 
 def test_readers_see_whole_states_while_items_are_added(model: Recommender) -> None:
