@@ -214,6 +214,30 @@ def test_an_encoder_that_refuses_everything_ends_the_job_and_leaves_no_quarantin
     assert (facts["refused"], facts["computed"]) == (1000, 1)
 
 
+def test_the_runs_report_counts_what_was_refused() -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from pipelines.report import _refused
+
+    def table(name: str, quarantine: dict[str, int]) -> Any:
+        return SimpleNamespace(manifest=SimpleNamespace(metadata={"name": name, "quarantine": quarantine}))
+
+    inputs = {"data": None, "table:a": table("a", {"empty": 2, "text too long": 1}), "table:b": table("b", {})}
+    assert _refused(inputs) == {"embed a: empty": 2, "embed a: text too long": 1}
+
+
+def test_figures_for_the_tracking_server() -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    names = ("items", "computed", "cached", "items_without_vector", "quarantined", "refused", "items_per_second")
+    facts = {"name": "a", **dict.fromkeys(names, 3), "tokens": 30, "seconds": 1.5}
+    artifact: Any = SimpleNamespace(manifest=SimpleNamespace(metadata=facts))
+    found = embed.figures(artifact)
+    assert found["embed/a/tokens_per_second"] == 20.0 and found["embed/a/quarantined"] == 3.0 and len(found) == 10
+
+
 def test_batches_hold_similar_lengths_and_few_long_texts() -> None:
     contents = of_texts("x" * (i % 50 + 1) + str(i) for i in range(1000))
     found = list(_batches(iter([*contents, Content("y" * 190_000), Content("z" * 190_000)])))
