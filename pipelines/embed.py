@@ -85,8 +85,8 @@ def run(config: EmbedConfig, inputs: Inputs, folder: Path, surroundings: Surroun
                 tokens=outcome.tokens, seconds=round(outcome.seconds, 3), rate=round(outcome.rate, 3),
             )  # fmt: skip
             note_job(cache.folder, job)
-    for kind, count in counts.items():
-        reporter.say(f"  [yellow]quarantine[/] {count:,} items · {kind}")
+    for kind, refused in counts.items():
+        reporter.say(f"  [yellow]quarantine[/] {refused:,} items · {kind}")
     return {
         "name": encoder.name,
         "space_id": space.space_id,
@@ -144,11 +144,9 @@ def _opened(config: EmbedConfig, data: Artifact, surroundings: Surroundings) -> 
         quarantine.forget()
         images.retry()
     items = ItemContents(config.encoder, ItemRows(data.file("items.parquet")), config.limits, images, quarantine)
-    with (
-        tempfile.TemporaryDirectory(prefix="survey-", dir=surroundings.scratch) as scratch,
-        surroundings.reporter.task(f"look up {config.encoder.name}", "items") as advance,
-    ):
-        found = survey(items, cache, Path(scratch), advance)
+    with tempfile.TemporaryDirectory(prefix="survey-", dir=surroundings.scratch) as scratch:
+        with surroundings.reporter.task(f"look up {config.encoder.name}", "items") as advance:
+            found = survey(items, cache, Path(scratch), advance)
         yield items, cache, found
 
 

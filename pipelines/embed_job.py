@@ -16,7 +16,7 @@ from recsys.embeddings.cache import EmbeddingCache
 from recsys.embeddings.cache_index import halves_of
 from recsys.embeddings.content import KEY_BYTES, Content, KeyArray, keys_of
 from recsys.embeddings.quarantine import Quarantine
-from recsys.errors import DataError
+from recsys.errors import DataError, RetryableError
 from recsys.types import FloatArray, IntArray
 
 BATCH = 128
@@ -30,6 +30,8 @@ WINDOW = 64 * BATCH
 WINDOW_BYTES = 64 * 2**20
 NONE, STORED, NEW, SAME, REFUSED = range(5)
 """State of an item: no content; vector there; to be computed; content of another item to be computed; refused by the encoder earlier."""
+ROUNDS = 5
+"""The second computes texts whose pictures were refused; more are needed only where pictures change meanwhile."""
 BREAKER = 256
 """Refused contents from which on their share is looked at."""
 
@@ -98,8 +100,12 @@ def fill(items: ItemContents, cache: EmbeddingCache, found: Survey, executor: Ex
     total = found.count(NEW)
     store = _Store(cache, items.quarantine)
     rows = np.flatnonzero(found.state == NEW)
+    rounds = 0
     try:
         while len(rows):
+            rounds += 1
+            if rounds > ROUNDS:
+                raise RetryableError(f"{len(rows):,} items of {items.config.name!r} changed while they were embedded, {ROUNDS} times; run again when they rest")
             for batch in executor.encode(items.config, cache.space.space_id, _batches(_contents(items, rows))):
                 outcome.add(batch, time.monotonic() - started)
                 store.add(batch)
@@ -183,6 +189,8 @@ def _settle(items: ItemContents, cache: EmbeddingCache, found: Survey) -> IntArr
         found.state[rows[stored]] = STORED
         left.append(rows[~stored])
     rows = np.concatenate(left) if left else pending
+    for row in found.refusals.keys() & set(rows.tolist()):
+        del found.refusals[row]
     for chunk in items.chunks(rows):
         _look(items, cache, found, chunk)
     _mark_same(found)

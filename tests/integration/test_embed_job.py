@@ -8,6 +8,7 @@ import json
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +19,19 @@ from PIL import Image
 
 from pipelines import embed
 from pipelines.embed_job import BATCH, _batches
-from pipelines.executors import LocalExecutor
+from pipelines.executors import EncodedBatch, LocalExecutor
 from pipelines.progress import SilentReporter
 from pipelines.stage import Surroundings
 from pipelines.throughput import Job, expected_rate, jobs_of, note_job
 from recsys.artifacts.artifact import Artifact, Manifest, write_artifact
+from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.content import Content, of_texts
 from recsys.embeddings.hashed import HashedEncoder
 from recsys.embeddings.image_source import ImageSourceConfig
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.table import EmbeddingTable
 from recsys.embeddings.text import TextEncoderConfig
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, RetryableError
 from recsys.rng import numpy_generator
 from recsys.testing.encoders import LoadStandIn, StandIn, StandInConfig
 
@@ -131,7 +133,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_exactly_the_poisoned_rows_are_in_quarantine(poisoned: tuple[pl.DataFrame, dict[str, str]], bench: Bench) -> None:
     table, poison = poisoned
     facts, vectors, listed = bench.run(table)
-    assert listed.keys() == poison.keys() and facts["quarantined"] == 6
+    assert listed.keys() == poison.keys() and (facts["items"], facts["quarantined"]) == (200, 6)
     assert facts["quarantine"] == dict(Counter(POISONS.values()))
     for item, kind in poison.items():
         part, reason = listed[item]
@@ -261,3 +263,35 @@ def test_estimates_come_from_jobs_that_ran_alike(tmp_path: Path) -> None:
     assert (expected_rate(tmp_path, "ray", 2), expected_rate(tmp_path, "local", 1), expected_rate(tmp_path, "ray", 8)) == (4.0, 2.0, 2.0)
     (tmp_path / "throughput.json").write_text("[{]")
     assert expected_rate(tmp_path, "ray", 2) is None
+
+
+class Restless(LocalExecutor):
+    """Somebody writes another picture while the items are embedded: before they are read, and `also_after`."""
+
+    def __init__(self, picture: Path, *, also_after: bool) -> None:
+        super().__init__(load=LoadStandIn())
+        self.picture, self.also_after, self.times = picture, also_after, 0
+
+    def change(self) -> None:
+        self.times += 1
+        self.picture.write_bytes(jpeg(1000 + self.times))
+
+    def encode(self, config: EncoderConfig, space_id: str, batches: Iterator[list[Content]]) -> Iterator[EncodedBatch]:
+        self.change()
+        yield from super().encode(config, space_id, batches)
+        if self.also_after:
+            self.change()
+
+
+def test_pictures_that_change_meanwhile(poisoned: tuple[pl.DataFrame, dict[str, str]], bench: Bench) -> None:
+    """The table holds the vector of what was read last; one that never rests ends the job, and what was computed stays."""
+    table, poison = poisoned
+    picture = next(bench.tmp_path / "posters" / f"{i}.jpg" for i in range(200) if f"i{i}" not in poison)
+    bench.surroundings = replace(bench.surroundings, executor=Restless(picture, also_after=False))
+    _, vectors, _ = bench.run(table)
+    content = Content(f"film number {picture.stem}", picture.read_bytes())
+    np.testing.assert_array_equal(vectors.values[int(picture.stem)], StandIn("", 0, None).encode([content])[0])
+    bench.surroundings = replace(bench.surroundings, executor=Restless(picture, also_after=True))
+    with pytest.raises(RetryableError, match="1 items of 'joint' changed while they were embedded, 5 times"):
+        picture.write_bytes(jpeg(999))
+        bench.run(table)
