@@ -289,7 +289,7 @@ def test_pictures_that_change_meanwhile(poisoned: tuple[pl.DataFrame, dict[str, 
     picture = next(bench.tmp_path / "posters" / f"{i}.jpg" for i in range(200) if f"i{i}" not in poison)
     bench.surroundings = replace(bench.surroundings, executor=Restless(picture, also_after=False))
     _, vectors, _ = bench.run(table)
-    content = Content(f"film number {picture.stem}", picture.read_bytes())
+    content = Content(f"film number {picture.stem}", jpeg(1001))  # the second round, for texts of refused pictures, does not read it
     np.testing.assert_array_equal(vectors.values[int(picture.stem)], StandIn("", 0, None).encode([content])[0])
     bench.surroundings = replace(bench.surroundings, executor=Restless(picture, also_after=True))
     with pytest.raises(RetryableError, match="1 items of 'joint' changed while they were embedded, 5 times"):
