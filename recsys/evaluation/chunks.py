@@ -1,4 +1,4 @@
-"""Scores of all cases over the same items, chunk by chunk in one buffer."""
+"""Scores of all cases over the same items, chunk by chunk in a few buffers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import NonFiniteError, SpaceMismatchError
 from recsys.types import FloatArray, IntArray, KnowsItems, Queries, Scorer, ScoresInto
 
-BUFFER = 8_000_000
-"""Bytes of scores held at once: what is read again after the product is still in the processor's cache."""
+BUFFER = 4_000_000
+"""Bytes of scores of a chunk: what is read again after the product is still in the processor's cache."""
 FEWEST, MOST = 32, 1024
 """Bounds of the rows of a chunk, whatever the size of the catalogue."""
 
 
 def scored_chunks(
-    scorer: Scorer, cases: Cases, item_nums: IntArray, *, chunk: int | None = None, users: Vocabulary | None = None
+    scorer: Scorer, cases: Cases, item_nums: IntArray, *, chunk: int | None = None, users: Vocabulary | None = None, buffers: int = 1
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """(rows int64 (B,) of the cases, scores float32 (B, C)); each case comes once, short histories first, so that a
-    sequence model pads little. Nothing comes when there are no columns. The next chunk overwrites `scores`, and the caller may write into it.
+    sequence model pads little. Nothing comes when there are no columns. The caller may write into
+    `scores`; the chunk that comes `buffers` later overwrites them.
 
     item_nums: int64 (C,), the columns.  chunk: rows at most; None fits `BUFFER`.  users: to name a user by user_id in errors.
 
@@ -34,11 +35,11 @@ def scored_chunks(
         return
     if chunk is None:
         chunk = min(max(BUFFER // (4 * columns), FEWEST), MOST)
-    buffer = np.empty((min(chunk, len(cases)), columns), dtype=np.float32)
+    ring = np.empty((buffers, min(chunk, len(cases)), columns), dtype=np.float32)
     order = np.argsort(cases.inputs.lengths, kind="stable").astype(np.int64)
-    for start in range(0, len(cases), chunk):
+    for number, start in enumerate(range(0, len(cases), chunk)):
         rows = order[start : start + chunk]
-        scores = buffer[: len(rows)]
+        scores = ring[number % buffers, : len(rows)]
         queries = Queries(cases.user_nums[rows], Sequences.of_rows([cases.inputs[row] for row in rows.tolist()]))
         if isinstance(scorer, ScoresInto):
             scorer.score_into(queries, item_nums, scores)

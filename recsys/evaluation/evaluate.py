@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -138,20 +139,30 @@ def evaluate(
     better = np.full(len(cases), max(max(ks), scorer.n_items), dtype=np.int64)
     tied = np.ones(len(cases), dtype=np.int64)
     best = np.full((len(cases), max(ks)), UNKNOWN_NUM, dtype=np.int64) if lists else None
+
+    def rank(rows: IntArray, scores: FloatArray) -> None:
+        if masked:
+            _mask_seen(scores, cases, rows, column_of)
+        columns = column_of[cases.targets[rows]]
+        scored = np.flatnonzero(columns >= 0)
+        of_target = scores[scored, columns[scored]]
+        for place, row, score in zip(scored.tolist(), rows[scored].tolist(), of_target, strict=True):
+            better[row] = np.count_nonzero(scores[place] > score)
+            tied[row] = np.count_nonzero(scores[place] == score)
+        if best is not None:
+            best_scores, best_columns = top_k(scores, max(ks))
+            best[rows, : best_columns.shape[1]] = np.where(best_scores > -np.inf, item_nums[best_columns], UNKNOWN_NUM)
+
     # One thread: the product of a chunk takes a few milliseconds, and waiting for a second thread takes longer on a busy machine.
-    with threadpool_limits(limits=1, user_api="blas"):
-        for rows, scores in scored_chunks(scorer, cases, item_nums, chunk=chunk, users=split.users if split else None):
-            if masked:
-                _mask_seen(scores, cases, rows, column_of)
-            columns = column_of[cases.targets[rows]]
-            scored = np.flatnonzero(columns >= 0)
-            of_target = scores[scored, columns[scored]]
-            for place, row, score in zip(scored.tolist(), rows[scored].tolist(), of_target, strict=True):
-                better[row] = np.count_nonzero(scores[place] > score)
-                tied[row] = np.count_nonzero(scores[place] == score)
-            if best is not None:
-                best_scores, best_columns = top_k(scores, max(ks))
-                best[rows, : best_columns.shape[1]] = np.where(best_scores > -np.inf, item_nums[best_columns], UNKNOWN_NUM)
+    # The ranking of a chunk is a second thread's while the next one is scored; a scorer need not know of threads.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(max_workers=1) as second:
+        ranking: Future[None] | None = None
+        for rows, scores in scored_chunks(scorer, cases, item_nums, chunk=chunk, users=split.users if split else None, buffers=2):
+            if ranking is not None:
+                ranking.result()
+            ranking = second.submit(rank, rows, scores)
+        if ranking is not None:
+            ranking.result()
     per_user = {f"{name}@{k}": metric(better, tied, k) for k in ks for name, metric in taken.items()}
     n_candidates = int(ranked.sum())
     coverage = {} if best is None else {f"coverage@{k}": catalogue_coverage(best[:, :k], n_candidates) for k in ks}
