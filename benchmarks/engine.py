@@ -3,7 +3,8 @@
 The encoder sleeps for as long as SmolLM2 takes for an item's text on this machine, so that cores and model are no part of the
 figures. Each job is the whole stage: looking the items up, computing, storing, writing the table.
 
-Overhead: one actor beside the local executor, the start of Ray and of the actor in its seconds. Scaling: actors on logical CPUs; a
+Overhead: one actor beside the local executor, the start of Ray and of the actor in its seconds; and once
+both have given their first batch. Scaling: actors on logical CPUs; a
 rate counts from the moment when every actor has answered once. Increment: the same items again, one in a hundred changed.
 Many items: vectors that cost nothing; memory is the peak of what the process has allocated itself (anonymous pages), the index of the
 cache included; a lookup is hashing the text and finding the key, among all that are stored.
@@ -62,16 +63,16 @@ def ray_overhead(folder: Path, items: int, cost: float, loading: float) -> dict[
     """And the increment, which needs the same full run."""
     load = LoadStandIn(seconds=cost, loading=loading)
     titles = [f"film {i}" for i in range(items)]
-    local = job(folder / "local", titles, LocalExecutor(load=load))
+    local, local_rate = job(folder / "local", titles, LocalExecutor(load=load))
     say(f"engine: {items:,} items, local: {local:.1f} s")
     pool = RayExecutor(load=load)
     try:
-        ray = job(folder / "ray", titles, pool)
+        ray, ray_rate = job(folder / "ray", titles, pool)
         say(f"engine: {items:,} items, one actor: {ray:.1f} s")
     finally:
         pool.close()
     changed = [f"new {title}" if i % 100 == 0 else title for i, title in enumerate(titles)]
-    increment = job(folder / "local", changed, LocalExecutor(load=load))
+    increment, _ = job(folder / "local", changed, LocalExecutor(load=load))
     say(f"engine: {len(titles) // 100} of {items:,} changed: {increment:.2f} s")
     return {
         "items": items,
@@ -80,6 +81,7 @@ def ray_overhead(folder: Path, items: int, cost: float, loading: float) -> dict[
         "local_seconds": round(local, 2),
         "ray_seconds": round(ray, 2),
         "ray_overhead": round(ray / local - 1, 4),
+        "ray_overhead_once_started": round(local_rate / ray_rate - 1, 4),
         "increment_seconds": round(increment, 2),
         "increment_seconds_without_load": round(increment - loading, 2),
         "increment_share_of_full": round((increment - loading) / (local - loading), 4),
@@ -195,12 +197,12 @@ def anonymous_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def job(folder: Path, titles: Sequence[str], executor: Executor) -> float:
-    """Seconds of the stage."""
+def job(folder: Path, titles: Sequence[str], executor: Executor) -> tuple[float, float]:
+    """Seconds of the stage, and items a second once the first batch was there."""
     data = ingested(folder / f"data{len(list(folder.glob('data*')))}", titles, len(titles))
     started = time.perf_counter()
-    stage(folder, data, executor)
-    return time.perf_counter() - started
+    _, facts = stage(folder, data, executor)
+    return time.perf_counter() - started, facts["items_per_second"]
 
 
 def stage(folder: Path, data: Artifact, executor: Executor) -> tuple[Path, dict[str, Any]]:

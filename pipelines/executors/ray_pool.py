@@ -111,6 +111,9 @@ class RayExecutor:
                 if self._address is not None:
                     ray.init(address=self._address, **quiet)
                 else:
+                    # Ray would put its workers behind all else on the machine, and start one a CPU before anything is asked of them.
+                    os.environ.setdefault("RAY_worker_niceness", "0")
+                    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
                     cpus = max(os.cpu_count() or 1, int(np.ceil(self.workers * self._cpus)))
                     ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
         except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
