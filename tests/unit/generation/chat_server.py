@@ -39,8 +39,16 @@ def echo(handler: Handler, request: dict[str, Any]) -> None:
 
 
 def sleeps(seconds: float) -> Reply:
+    """Counts who waits at once, and no longer once the answer goes out: its reader may ask again before the handler has ended."""
+
     def reply(handler: Handler, request: dict[str, Any]) -> None:
+        server = handler.server
+        with server.lock:
+            server.waiting += 1
+            server.most_at_once = max(server.most_at_once, server.waiting)
         time.sleep(seconds)
+        with server.lock:
+            server.waiting -= 1
         echo(handler, request)
 
     return reply
@@ -77,15 +85,9 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append((self.path, dict(self.headers), request, time.monotonic()))
-            server.under_way += 1
-            server.most_at_once = max(server.most_at_once, server.under_way)
             reply = server.plan.pop(0) if server.plan else server.otherwise
-        try:
-            with suppress(OSError):
-                reply(self, request)
-        finally:
-            with server.lock:
-                server.under_way -= 1
+        with suppress(OSError):
+            reply(self, request)
         self.close_connection = True
 
     def log_message(self, *arguments: object) -> None: ...
@@ -103,7 +105,7 @@ class ChatServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, dict[str, str], dict[str, Any], float]] = []
         self.plan: list[Reply] = []
         self.otherwise: Reply = echo
-        self.under_way = self.most_at_once = 0
+        self.waiting = self.most_at_once = 0
 
     @property
     def url(self) -> str:
