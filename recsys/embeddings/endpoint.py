@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,11 +20,8 @@ from recsys.embeddings.encoder import require_finite
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ConfigError, DataError, RetryableError
 from recsys.generation.retries import RetryConfig, back_off, retry_after
+from recsys.generation.transport import TRY_AGAIN, Connection, UnreadableError, is_loopback
 from recsys.types import FloatArray
-
-_AGAIN = {408, 409, 425, 429, *range(500, 600)}
-_SHOWN = 200
-"""Characters of a server's message that an error repeats."""
 
 
 class EndpointEncoderConfig(Config):
@@ -88,7 +83,7 @@ class EndpointEncoderConfig(Config):
     @model_validator(mode="after")
     def _is_private(self) -> Self:
         address = httpx.URL(self.url)
-        if address.scheme == "http" and not _is_loopback(address.host) and not self.allow_insecure:
+        if address.scheme == "http" and not is_loopback(address.host) and not self.allow_insecure:
             raise ValueError(f"url {self.url!r} sends texts and key readable over the network; use https, or set allow_insecure: true")
         return self
 
@@ -111,14 +106,14 @@ class EndpointEncoder:
         self.config = config
         self.chunked = 0
         self._space = config.space()
-        self._key = _key(config.api_key_env)
         self._not_before = 0.0
-        # Redirects are not followed: the key would go along. Nor are a proxy's settings, for what stays on this machine.
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(config.answer_seconds, connect=config.connect_seconds),
-            limits=httpx.Limits(max_connections=config.concurrency),
-            trust_env=not _is_loopback(httpx.URL(config.url).host),
+        self._connection = Connection(
+            f"{config.url.rstrip('/')}/embeddings",
+            key_env=config.api_key_env,
+            connect_seconds=config.connect_seconds,
+            answer_seconds=config.answer_seconds,
+            answer_bytes=config.answer_bytes,
+            concurrency=config.concurrency,
         )
 
     @property
@@ -130,7 +125,7 @@ class EndpointEncoder:
         return self._space.dim
 
     def close(self) -> None:
-        self._client.close()
+        self._connection.close()
 
     def encode(self, contents: Sequence[Content]) -> FloatArray:
         """float32 (n, dim); pictures are not looked at.
@@ -197,15 +192,15 @@ class EndpointEncoder:
                 raise _StoppedError
             asked, status = None, 0
             try:
-                status, headers, body = self._post(content)
+                status, headers, body = self._connection.post(content)
                 if status == 200:
                     return self._read(body, len(texts))
-                problem = f"HTTP {status}: {self._quoted(body)}"
-                if status not in _AGAIN:
+                problem = f"HTTP {status}: {self._connection.quoted(body)}"
+                if status not in TRY_AGAIN:
                     raise self._refusal(status, problem, texts)
                 asked = retry_after(headers.get("retry-after"))
-            except (httpx.TransportError, httpx.DecodingError, _UnreadableError) as error:
-                problem = f"{type(error).__name__.lstrip('_')}: {self._quoted(str(error).encode())}"
+            except (httpx.TransportError, httpx.DecodingError, UnreadableError) as error:
+                problem = self._connection.described(error)
             if asked is not None and asked > self.config.retry.longest_wait:
                 raise RetryableError(f"{self.config.url}: the server asks to come back in {asked:.0f} s ({problem})")
             if attempt < self.config.retry.retries:
@@ -216,23 +211,8 @@ class EndpointEncoder:
                     stop.wait(pause)
         raise RetryableError(f"{self.config.url}: no answer after {self.config.retry.retries + 1} tries, last {problem}; run again later")
 
-    def _post(self, content: bytes) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and body. A server that drips is cut off: httpx's time-outs are by the read, this one is for the whole."""
-        ends = time.monotonic() + self.config.connect_seconds + self.config.answer_seconds
-        address = f"{self.config.url.rstrip('/')}/embeddings"
-        with self._client.stream("POST", address, content=content, headers={"Content-Type": "application/json"}) as response:
-            parts, size = list[bytes](), 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > self.config.answer_bytes:
-                    raise _UnreadableError(f"an answer of more than {self.config.answer_bytes} bytes")
-                if time.monotonic() > ends:
-                    raise httpx.ReadTimeout(f"no whole answer in {self.config.answer_seconds:g} s")
-                parts.append(part)
-            return response.status_code, response.headers, b"".join(parts)
-
     def _read(self, body: bytes, count: int) -> npt.NDArray[np.float64]:
-        """Raises _UnreadableError: not JSON of the protocol, or not these texts' vectors; ConfigError: vectors of another size."""
+        """Raises UnreadableError: not JSON of the protocol, or not these texts' vectors; ConfigError: vectors of another size."""
         try:
             rows = {int(row["index"]): row["embedding"] for row in json.loads(body)["data"]}
             if sorted(rows) != list(range(count)):
@@ -246,7 +226,7 @@ class EndpointEncoder:
                 )
             vectors = np.array([rows[number] for number in range(count)], dtype=np.float64)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise _UnreadableError(f"{type(error).__name__} ({error}) in {self._quoted(body)}") from None
+            raise UnreadableError(f"{type(error).__name__} ({error}) in {self._connection.quoted(body)}") from None
         return vectors
 
     def _refusal(self, status: int, problem: str, texts: list[str]) -> Exception:
@@ -259,21 +239,9 @@ class EndpointEncoder:
             return ConfigError(f"{self.config.url}: the key {where} is refused, {problem}")
         return ConfigError(f"{self.config.url}: model {self.config.model!r} or the address is refused, {problem}")
 
-    def _quoted(self, body: bytes) -> str:
-        """The beginning of what the server said, on one line, without the key."""
-        text = body[:2000].decode("utf-8", "replace")
-        if self._key:
-            text = text.replace(self._key, "***")
-        line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-        return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
-
 
 class _StoppedError(Exception):
     """Another request has failed."""
-
-
-class _UnreadableError(Exception):
-    """A 200 whose body is not the protocol's."""
 
 
 def _split(text: str, width: int) -> Iterator[str]:
@@ -286,19 +254,3 @@ def _split(text: str, width: int) -> Iterator[str]:
         text = text[cut:].lstrip()
     if text:
         yield text
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _key(name: str | None) -> str:
-    if name is None:
-        return ""
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise ConfigError(f"api_key_env: the environment variable {name} is not set; export it, or leave api_key_env out for a server without keys")
-    return key

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -21,9 +20,9 @@ from recsys.generation.generator import Generation, OnDone
 from recsys.generation.prompt import Prompt
 from recsys.generation.retries import RetryConfig, back_off, retry_after
 from recsys.generation.sampling import Sampling
+from recsys.generation.transport import TRY_AGAIN, Connection, UnreadableError
 from recsys.rng import derive_seed
 
-_AGAIN = {408, 409, 425, 429, *range(500, 600)}
 _OWN_FAULT = {400, 413, 422}
 """The server cannot take this very prompt, e.g. because it is too long."""
 _GIVE_UP = 8
@@ -89,13 +88,13 @@ class EndpointGenerator:
         """Raises ConfigError: the environment variable of the key is not set."""
         self.config = config
         self.account = account or Account(config.prompt_price, config.completion_price, config.budget)
-        self._key = _key(config.api_key_env)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        # Redirects are not followed: the key would go along.
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(config.answer_seconds, connect=config.connect_seconds),
-            limits=httpx.Limits(max_connections=config.concurrency),
+        self._connection = Connection(
+            f"{config.url.rstrip('/')}/chat/completions",
+            key_env=config.api_key_env,
+            connect_seconds=config.connect_seconds,
+            answer_seconds=config.answer_seconds,
+            answer_bytes=config.answer_bytes,
+            concurrency=config.concurrency,
         )
         self._lock = threading.Lock()
         self._not_before = 0.0
@@ -106,7 +105,7 @@ class EndpointGenerator:
         return self.config.generator_id
 
     def close(self) -> None:
-        self._client.close()
+        self._connection.close()
 
     def generate(self, prompts: Sequence[Prompt], *, on_done: OnDone | None = None) -> list[Generation]:
         """See `Generator`. On an error the requests under way are awaited and handed over, the others are not sent.
@@ -155,15 +154,15 @@ class EndpointGenerator:
             self._await_turn(stop)
             with self.account.reserved(most, self.config.sampling.max_new_tokens):
                 try:
-                    status, headers, body = self._post(content)
+                    status, headers, body = self._connection.post(content)
                     if status == 200:
                         return self._read(body, most)
-                    problem = f"HTTP {status}: {self._quoted(body)}"
+                    problem = f"HTTP {status}: {self._connection.quoted(body)}"
                     asked = retry_after(headers.get("retry-after"))
-                    if status not in _AGAIN:
+                    if status not in TRY_AGAIN:
                         return self._refusal(status, problem)
-                except (httpx.TransportError, httpx.DecodingError, _UnreadableError) as error:
-                    problem, asked, status = f"{type(error).__name__.lstrip('_')}: {self._quoted(str(error).encode())}", None, 0
+                except (httpx.TransportError, httpx.DecodingError, UnreadableError) as error:
+                    problem, asked, status = self._connection.described(error), None, 0
             if attempt == self.config.retry.retries or stop.is_set():
                 raise RetryableError(f"{self.config.url}: no answer after {attempt + 1} tries, last {problem}; what was answered is kept, run again later")
             if asked is not None and asked > self.config.retry.longest_wait:
@@ -194,23 +193,8 @@ class EndpointGenerator:
             request["logprobs"] = True
         return request | self.config.body
 
-    def _post(self, content: bytes) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and at most `answer_bytes`. A server that drips is cut off: httpx's time-outs are by the read, this one is for the whole."""
-        ends = time.monotonic() + self.config.connect_seconds + self.config.answer_seconds
-        address = f"{self.config.url.rstrip('/')}/chat/completions"
-        with self._client.stream("POST", address, content=content, headers={"Content-Type": "application/json"}) as response:
-            parts, size = [], 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > self.config.answer_bytes:
-                    raise _UnreadableError(f"an answer of more than {self.config.answer_bytes} bytes")
-                if time.monotonic() > ends:
-                    raise httpx.ReadTimeout(f"no whole answer in {self.config.answer_seconds:g} s")
-                parts.append(part)
-            return response.status_code, response.headers, b"".join(parts)
-
     def _read(self, body: bytes, most: int) -> Generation:
-        """Raises _UnreadableError: not JSON of the protocol."""
+        """Raises UnreadableError: not JSON of the protocol."""
         try:
             answer = json.loads(body)
             choice = answer["choices"][0]
@@ -223,7 +207,7 @@ class EndpointGenerator:
             if logprob is not None and not math.isfinite(logprob):
                 raise ValueError("a log-probability that is no number")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise _UnreadableError(f"{type(error).__name__} in {self._quoted(body)}") from None
+            raise UnreadableError(f"{type(error).__name__} in {self._connection.quoted(body)}") from None
         self.account.add(prompt_tokens, completion_tokens, estimated=not counted)
         with self._lock:
             self._answered += 1
@@ -244,24 +228,3 @@ class EndpointGenerator:
             if self._refused >= _GIVE_UP and not self._answered:
                 raise ConfigError(f"{self.config.url}: the first {self._refused} prompts are all refused, last {problem}")
         return Generation("", "error", error=problem)
-
-    def _quoted(self, body: bytes) -> str:
-        """The beginning of what the server said, on one line, without the key."""
-        text = body[:2000].decode("utf-8", "replace")
-        if self._key:
-            text = text.replace(self._key, "***")
-        line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-        return line if len(line) <= 200 else line[:197] + "..."
-
-
-class _UnreadableError(Exception):
-    """A 200 whose body is not the protocol's."""
-
-
-def _key(name: str | None) -> str:
-    if name is None:
-        return ""
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise ConfigError(f"api_key_env: the environment variable {name} is not set; export it, or leave api_key_env out for a server without keys")
-    return key

@@ -12,10 +12,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from recsys.artifacts.atomic import read_json, sha256_of, write_bytes, write_json
-from recsys.errors import ArtifactError
-
-FACTS = "checkpoint.json"
+from recsys.artifacts.atomic import sha256_of, write_bytes, write_json
+from recsys.training.checkpoint import FACTS, require_own
 
 
 @dataclass
@@ -99,23 +97,6 @@ class Checkpoint:
         version, numbers, gauss = facts["python"]
         random.setstate((version, tuple(numbers), gauss))
         return Training(**facts["training"], weights=part("best/"))
-
-
-def require_own(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The facts of the checkpoint in `folder`, None without one.
-
-    Raises:
-        ArtifactError: made by another configuration, split or seed, or damaged.
-    """
-    if not (folder / FACTS).is_file():
-        return None
-    facts: dict[str, Any] = read_json(folder / FACTS)
-    if facts["fingerprint"] != fingerprint:
-        raise ArtifactError(f"{folder}: a checkpoint of another training ({facts['fingerprint'][:12]}, this one is {fingerprint[:12]}); delete the folder")
-    path = folder / facts["tensors"]
-    if not path.is_file() or sha256_of(path) != facts["sha256"]:
-        raise ArtifactError(f"{path}: missing or damaged (sha256 differs); delete the folder {folder} to train from the start")
-    return facts
 
 
 def _optimisers(trainer: Any) -> dict[str, torch.optim.Optimizer]:

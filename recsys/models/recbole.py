@@ -33,9 +33,9 @@ from recsys.data.sequences import Sequences
 from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ArtifactError, ConfigError, DataError, NonFiniteError
-from recsys.models._recbole_checkpoint import require_own
 from recsys.models._recbole_process import NotFiniteAnswerError, RecBoleProcess
 from recsys.rng import derive_seed
+from recsys.training.checkpoint import require_own
 from recsys.training.loop import Progress
 from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Queries
 

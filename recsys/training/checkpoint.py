@@ -57,16 +57,11 @@ def load_checkpoint(folder: Path, fingerprint: str, module: nn.Module, optimiser
     Raises:
         ArtifactError: made by another configuration, split or seed, or damaged.
     """
-    if not (folder / FACTS).is_file():
+    facts = require_own(folder, fingerprint)
+    if facts is None:
         return None
-    facts: dict[str, Any] = read_json(folder / FACTS)
-    if facts["fingerprint"] != fingerprint:
-        raise ArtifactError(f"{folder}: a checkpoint of another training ({facts['fingerprint'][:12]}, this one is {fingerprint[:12]}); delete the folder")
-    path = folder / facts["tensors"]
-    if not path.is_file() or sha256_of(path) != facts["sha256"]:
-        raise ArtifactError(f"{path}: missing or damaged (sha256 differs); delete the folder {folder} to train from the start")
     # Through memory, not a mapping: the parameters must not sit on a file that the next checkpoint deletes.
-    tensors = safetensors.torch.load(path.read_bytes())
+    tensors = safetensors.torch.load((folder / facts["tensors"]).read_bytes())
     module.load_state_dict({name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")})
     document = optimiser.state_dict()
     document["state"] = {}
@@ -78,3 +73,20 @@ def load_checkpoint(folder: Path, fingerprint: str, module: nn.Module, optimiser
     torch.set_rng_state(tensors["rng"])
     best = {name.removeprefix("best."): t.clone() for name, t in tensors.items() if name.startswith("best.")}
     return TrainingState(**facts["state"]), best
+
+
+def require_own(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The facts of the checkpoint in `folder`, its `tensors` verified; None without one.
+
+    Raises:
+        ArtifactError: made by another configuration, split or seed, or damaged.
+    """
+    if not (folder / FACTS).is_file():
+        return None
+    facts: dict[str, Any] = read_json(folder / FACTS)
+    if facts["fingerprint"] != fingerprint:
+        raise ArtifactError(f"{folder}: a checkpoint of another training ({facts['fingerprint'][:12]}, this one is {fingerprint[:12]}); delete the folder")
+    path = folder / facts["tensors"]
+    if not path.is_file() or sha256_of(path) != facts["sha256"]:
+        raise ArtifactError(f"{path}: missing or damaged (sha256 differs); delete the folder {folder} to train from the start")
+    return facts
