@@ -9,6 +9,9 @@ from recsys.data.sequences import Sequences
 from recsys.errors import DataError
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
+_FEW = 4
+"""One candidate in so many or fewer: their columns are collected first; else all are multiplied, and the candidates' taken."""
+
 
 def binary_matrix(rows: Sequences, n_items: int) -> sp.csr_array:
     """float64 (rows, n_items): 1 where a row holds an item, however often."""
@@ -19,12 +22,21 @@ def binary_matrix(rows: Sequences, n_items: int) -> sp.csr_array:
 
 
 def multiply(queries: Queries, weights: FloatArray | sp.csc_array, item_nums: IntArray, n_items: int) -> FloatArray:
-    """float32 (B, C): sum over the history's distinct items of `weights[history item, candidate]`."""
+    """float32 (B, C): sum over the history's distinct items of `weights[history item, candidate]`.
+
+    weights: (n_items, n_items), dense and in C order, or sparse.
+    """
     rows = Sequences.of_rows([np.asarray(h, dtype=np.int64) for h in queries.histories])
     if len(rows.item_nums) and (rows.item_nums.min() < 0 or rows.item_nums.max() >= n_items):
         raise DataError(f"a history holds a number that is no item_num of this model (0..{n_items - 1}); leave unknown items out")
-    product = binary_matrix(rows, n_items) @ weights[:, item_nums]
-    return np.asarray(product.toarray() if sp.issparse(product) else product, dtype=np.float32)
+    history = binary_matrix(rows, n_items)
+    if sp.issparse(weights):
+        return np.asarray((history @ weights[:, item_nums]).toarray(), dtype=np.float32)
+    # scipy copies a matrix of another dtype or order whole, and so does numpy for chosen columns: hundreds of megabytes a call.
+    history = history.astype(weights.dtype)
+    if len(item_nums) * _FEW < n_items:
+        return np.asarray(history @ np.ascontiguousarray(weights[:, item_nums]), dtype=np.float32)
+    return np.asarray((history @ weights)[:, item_nums], dtype=np.float32)
 
 
 def scorable_of(counts: IntArray) -> BoolArray:

@@ -38,7 +38,7 @@ class Ease:
         diagonal, B = _inverse_in_place(gram)
         B /= -diagonal
         B[np.diag_indices(n_items)] = 0.0
-        return cls(B.astype(np.float32), split.item_counts(), item_digest=split.items.digest)
+        return cls(B.astype(np.float32, order="C"), split.item_counts(), item_digest=split.items.digest)
 
     @property
     def n_items(self) -> int:
