@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from pipelines.signal_config import Signal
 from recsys.config import Config
 from recsys.data.split import Split
+from recsys.embeddings.table import EmbeddingTable
 from recsys.heads.fusion import FusionConfig, fit_ranker
 from recsys.models import recbole
 from recsys.models.ease import Ease, EaseConfig
@@ -53,19 +55,30 @@ class SequentialBaseline(Config):
     settings: FusionConfig = FusionConfig()
 
 
+class FusedBaseline(Config):
+    """The ranker with signals of the items beside their IDs."""
+
+    kind: Literal["fused"]
+    label: str
+    signals: dict[str, Signal]
+    """Name -> where its vectors come from."""
+    settings: FusionConfig = FusionConfig()
+
+
 class RecBoleBaseline(Config):
     kind: Literal["recbole"]
     label: str
     settings: recbole.RecBoleConfig
 
 
-Baseline = Annotated[PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | RecBoleBaseline, Field(discriminator="kind")]
+AnyBaseline = PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | FusedBaseline | RecBoleBaseline
+Baseline = Annotated[AnyBaseline, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
 class Fitted:
     """curve: one dict an epoch.  seconds: of the training, over all resumed runs.  capped: what ended it early, in words.
-    peak_mb: highest memory of the training, in MiB; 0 where the process itself is the measure."""
+    peak_mb: highest memory of the training, in MiB; 0 where the process itself is the measure.  spaces: signal -> space_id of its vectors."""
 
     scorer: Scorer
     seconds: float
@@ -74,6 +87,7 @@ class Fitted:
     capped: str | None = None
     parameters: int = 0
     peak_mb: float = 0.0
+    spaces: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -85,15 +99,19 @@ class Fitted:
 
 
 def fit(
-    baseline: PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | RecBoleBaseline,
+    baseline: AnyBaseline,
     split: Split,
     *,
     seed: int,
     checkpoint: Path,
     validate: Callable[[Scorer], float],
     progress: Progress,
+    tables: Mapping[str, EmbeddingTable] | None = None,
 ) -> Fitted:
-    """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes."""
+    """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes.
+
+    tables: those of the signals of a `FusedBaseline`.
+    """
     started = time.perf_counter()
     match baseline:
         case PopularityBaseline():
@@ -102,10 +120,11 @@ def fit(
             return Fitted(ItemKNN.fit(baseline.settings, split), time.perf_counter() - started, [])
         case EaseBaseline():
             return Fitted(Ease.fit(baseline.settings, split), time.perf_counter() - started, [])
-        case SequentialBaseline():
-            result = fit_ranker(baseline.settings, split, {}, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+        case SequentialBaseline() | FusedBaseline():
+            result = fit_ranker(baseline.settings, split, tables or {}, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if result.capped else None
-            return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters, result.peak_mb)
+            spaces = result.ranker.spaces
+            return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters, result.peak_mb, spaces)
         case LightGCNBaseline():
             graph = fit_lightgcn(baseline.settings, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None

@@ -12,9 +12,27 @@ from pydantic import Field, model_validator
 from pipelines.baselines import Baseline
 from pipelines.board_folders import CONFIGS
 from pipelines.ingest import IngestConfig
+from pipelines.signal_config import Signal
 from recsys.config import Config, apply_overrides, read_yaml
 from recsys.data.split import SplitConfig
+from recsys.embeddings.image_source import ImageSourceConfig
+from recsys.embeddings.limits import LimitsConfig
 from recsys.errors import ConfigError
+
+FUSION = "fusion.yaml"
+
+
+class FusionFile(Config):
+    """`fusion.yaml`: what it adds to the board of its data set."""
+
+    dataset: str
+    signals: dict[str, Signal] = Field(default_factory=dict)
+    """For the anchors of YAML: a model states its signals itself, so that its record does."""
+    models: dict[str, Any]
+    trials: dict[str, Any] = Field(default_factory=dict)
+    studies: dict[str, Any] = Field(default_factory=dict)
+    limits: dict[str, Any] = Field(default_factory=dict)
+    images: dict[str, Any] = Field(default_factory=dict)
 
 
 class BoardConfig(Config):
@@ -27,6 +45,10 @@ class BoardConfig(Config):
     """Model -> its trials, each a tuple of overrides such as `settings.encoder.dropout=0.3`, judged on validation alone."""
     studies: dict[str, tuple[tuple[str, ...], ...]] = Field(default_factory=dict)
     """Likewise: what one change does, for readers. A study never chooses settings."""
+    limits: LimitsConfig = LimitsConfig()
+    """What no encoder of a signal is given."""
+    images: ImageSourceConfig = ImageSourceConfig()
+    """Where the pictures of the items come from, for signals that look at them."""
 
     @model_validator(mode="after")
     def _trials_fit_their_models(self) -> Self:
@@ -39,16 +61,18 @@ class BoardConfig(Config):
 
     @classmethod
     def of_dataset(cls, dataset: str, folder: Path = CONFIGS) -> Self:
-        """Reads `<folder>/<dataset>/baselines.yaml`; `$RECSYS_DATA` in paths stands for the folder of the data sets.
+        """Reads `<folder>/<dataset>/baselines.yaml`, and beside it `fusion.yaml` where there is one, with the models that have
+        signals; `$RECSYS_DATA` in paths stands for the folder of the data sets.
 
         Raises:
-            ConfigError: no such file (lists those that exist), or RECSYS_DATA is needed and not set.
+            ConfigError: no such file (lists those that exist), a model in both, or RECSYS_DATA is needed and not set.
         """
         path = folder / dataset / "baselines.yaml"
         if not path.is_file():
             known = sorted(p.parent.name for p in folder.glob("*/baselines.yaml"))
             raise ConfigError(f"{path}: no such file; boards exist for: {', '.join(known) or 'none'}")
-        board = cls.parse(expanded(read_yaml(path), str(path)), source=str(path))
+        document = _merged(read_yaml(path), folder / dataset / FUSION)
+        board = cls.parse(expanded(document, str(path)), source=str(path))
         if board.dataset != dataset:
             raise ConfigError(f"{path}: dataset is {board.dataset!r}, expected the folder's name, {dataset!r}")
         return board
@@ -62,6 +86,21 @@ class BoardConfig(Config):
         """The model `name` with other settings."""
         changed = apply_overrides(self.model(name).model_dump(mode="json"), list(overrides))
         return type(self.model(name)).parse(changed, source=f"trial {' '.join(overrides)} of {name}")
+
+
+def _merged(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return document
+    more = FusionFile.parse(read_yaml(path), source=str(path))
+    if more.dataset != document.get("dataset"):
+        raise ConfigError(f"{path}: dataset is {more.dataset!r}, expected {document.get('dataset')!r}")
+    merged = dict(document)
+    for part in ("models", "trials", "studies"):
+        own, added = document.get(part, {}), getattr(more, part)
+        if twice := sorted(own.keys() & added.keys()):
+            raise ConfigError(f"{path}: {part} of {', '.join(twice)} stand in baselines.yaml already")
+        merged[part] = {**own, **added}
+    return merged | {part: values for part in ("limits", "images") if (values := getattr(more, part))}
 
 
 def expanded(value: Any, source: str) -> Any:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.baselines import Baseline, Fitted
     from recsys.data.catalog import ItemCatalog
     from recsys.data.split import Split
+    from recsys.embeddings.table import EmbeddingTable
     from recsys.evaluation.evaluate import Evaluation
     from recsys.types import IntArray, Scorer
 
@@ -63,6 +64,7 @@ def run_models(
                 console.print(f"[dim]· {name} seed {seed}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] seed {seed}")
+                _prepare(board.model(name), dataset, name, (), threads)
                 _child(["run", dataset, name, str(seed), str(folder), str(threads)])
             records.append(path)
     return records
@@ -87,6 +89,7 @@ def tune_models(dataset: str, models: Sequence[str], console: Console, *, thread
                 console.print(f"[dim]· {name} {' '.join(overrides)}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] {' '.join(overrides) or 'as it stands'}")
+                _prepare(board.trial(name, overrides), dataset, name, overrides, threads)
                 _child(["trial", dataset, name, json.dumps(overrides), str(path), str(threads)])
     return path
 
@@ -114,6 +117,12 @@ def _shown(board: BoardConfig, name: str) -> dict[str, Any]:
     return {"model": board.model(name).model_dump(mode="json"), "split": board.split.model_dump(mode="json")}
 
 
+def _prepare(baseline: Baseline, dataset: str, name: str, overrides: tuple[str, ...], threads: int) -> None:
+    """The vectors of the signals, apart from the training: its memory is not theirs."""
+    if baseline.kind == "fused":
+        _child(["prepare", dataset, name, json.dumps(overrides), "", str(threads)])
+
+
 def _child(arguments: list[str]) -> None:
     """In a process of its own: peak memory belongs to one run, and a crash ends one run."""
     done = subprocess.run([sys.executable, "-m", "pipelines.board_run", *arguments])
@@ -128,9 +137,10 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     board = BoardConfig.of_dataset(dataset)
     loaded = _load(board)
     baseline = board.model(name)
-    checkpoint = _checkpoint(board, baseline, name, loaded.split, seed)
+    tables = _tables(board, baseline, loaded.split)
+    checkpoint = _checkpoint(board, baseline, name, loaded.split, seed, tables)
     provenance = _Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
-    with _fit(baseline, name, loaded.split, seed, checkpoint) as fitted:
+    with _fit(baseline, name, loaded.split, seed, checkpoint, tables) as fitted:
         record, better, tied = _record(board, name, seed, loaded, fitted, provenance)
     path = write_run(folder, record, better, tied)
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
@@ -144,9 +154,10 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
     split, baseline = _load(board).split, board.trial(name, overrides)
-    checkpoint = _checkpoint(board, baseline, name, split, 0)
+    tables = _tables(board, baseline, split)
+    checkpoint = _checkpoint(board, baseline, name, split, 0, tables)
     provenance = _Provenance.of(checkpoint, threads)
-    with _fit(baseline, name, split, 0, checkpoint) as fitted:
+    with _fit(baseline, name, split, 0, checkpoint, tables) as fitted:
         validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
     trial = {
         "model": name,
@@ -222,12 +233,21 @@ class _Provenance:
         return cls(**read_json(path))
 
 
-def _checkpoint(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int) -> Path:
+def _checkpoint(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int, tables: Mapping[str, EmbeddingTable]) -> Path:
     """Keyed by settings: a trial that is chosen is the run of seed 0 already."""
-    return STATE / board.dataset / f"{name}-{digest_of([baseline.model_dump(mode='json'), split.digest])[:12]}-seed{seed}"
+    parts = [baseline.model_dump(mode="json"), split.digest, *([{name: table.space_id for name, table in tables.items()}] if tables else [])]
+    return STATE / board.dataset / f"{name}-{digest_of(parts)[:12]}-seed{seed}"
 
 
-def _fit(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Path) -> Fitted:
+def _tables(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str, EmbeddingTable]:
+    if baseline.kind != "fused":
+        return {}
+    from pipelines.signal_tables import SignalTables
+
+    return SignalTables(board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images).make(baseline.signals, split)
+
+
+def _fit(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
     from pipelines.baselines import fit
     from recsys.evaluation.evaluate import evaluate
 
@@ -244,7 +264,7 @@ def _fit(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Pat
                 # A bar says nothing in a log file.
                 console.print(f"  {name} seed {seed} epoch {done}/{total} {note}", soft_wrap=True)
 
-        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables)
 
 
 def _record(board: BoardConfig, name: str, seed: int, loaded: _Loaded, fitted: Fitted, provenance: _Provenance) -> tuple[RunRecord, IntArray, IntArray]:
@@ -273,6 +293,7 @@ def _record(board: BoardConfig, name: str, seed: int, loaded: _Loaded, fitted: F
         beyond=_beyond(test, split, loaded.catalog),
         data=loaded.counts,
         parameters=fitted.parameters,
+        spaces=dict(fitted.spaces),
         epochs=len(fitted.curve),
         best_epoch=fitted.best_epoch,
         curve=fitted.curve,
@@ -310,9 +331,15 @@ def _beyond(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, f
 
 
 def main(arguments: list[str]) -> None:
-    """run DATASET MODEL SEED FOLDER THREADS, or trial DATASET MODEL OVERRIDES JSON THREADS: what `_child` starts."""
+    """run DATASET MODEL SEED FOLDER THREADS, trial DATASET MODEL OVERRIDES JSON THREADS, or prepare DATASET MODEL OVERRIDES "" THREADS."""
     task, dataset, name, choice, place, threads = arguments
-    if task == "run":
+    if task == "prepare":
+        import torch
+
+        torch.set_num_threads(int(threads))
+        board = BoardConfig.of_dataset(dataset)
+        _tables(board, board.trial(name, tuple(json.loads(choice))), _load(board).split)
+    elif task == "run":
         _run(dataset, name, int(choice), Path(place), int(threads))
     else:
         _trial(dataset, name, tuple(json.loads(choice)), Path(place), int(threads))

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.adapter_config import AdapterConfig
 from pipelines.board_config import BoardConfig, expanded
 from pipelines.board_folders import CONFIGS
-from pipelines.fine_tune import AdapterConfig
 from pipelines.ingest import IngestConfig
-from pipelines.measure_embedding import RandomVectors, TfIdfVectors
+from pipelines.item_tables import Made
 from recsys.config import Config, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.embeddings.configs import EncoderConfig, parse_encoder
@@ -33,7 +33,7 @@ class MadeRow(Config):
 
     kind: Literal["made"]
     label: str
-    made: Annotated[RandomVectors | TfIdfVectors, Field(discriminator="kind")]
+    made: Made
     seeds: tuple[int, ...] = (0,)
     """In place of the seed of `made`."""
     posts: tuple[str, ...] = (NONE,)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipelines import ingest, split
+from pipelines.adapter_config import AdapterConfig
 from pipelines.board_config import BoardConfig, expanded
 from pipelines.executors import LocalExecutor
 from pipelines.ingest import IngestConfig
@@ -23,25 +24,16 @@ from pipelines.progress import Reporter
 from pipelines.stage import Inputs, Step, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
-from recsys.config import Config, apply_overrides, read_yaml
+from recsys.config import apply_overrides, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.embeddings.adapter import KIND, adapted, save_adapter
 from recsys.embeddings.content import of_texts
-from recsys.embeddings.fine_tuning import FineTuningConfig, Validation, fine_tune
+from recsys.embeddings.fine_tuning import Validation, fine_tune
 from recsys.embeddings.table import EmbeddingTable
 
 VERSION = 1
 TABLE = "table"
 """Folder of the artifact with the vectors of all items: they were at hand."""
-
-
-class AdapterConfig(Config):
-    """What the stage reads."""
-
-    fine_tuning: FineTuningConfig
-    validation_cases: Annotated[int, Field(ge=1)] = 2000
-    """Cases of the validation period by which it stops, and whose items are encoded each time."""
-    seed: int = 0
 
 
 class FineTuneConfig(AdapterConfig):

@@ -46,6 +46,8 @@ class RunRecord(Config):
     """What ingest and split counted: quarantined rows by reason, users that are not evaluated, unseen targets, ..."""
     parameters: Annotated[int, Field(ge=0)] = 0
     """Trained numbers; 0 for models without any."""
+    spaces: dict[str, str] = Field(default_factory=dict)
+    """Signal -> space_id of the vectors that the model was trained on."""
     epochs: Annotated[int, Field(ge=0)] = 0
     best_epoch: Annotated[int, Field(ge=0)] = 0
     curve: list[dict[str, float]] = Field(default_factory=list)

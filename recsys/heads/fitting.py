@@ -18,8 +18,8 @@ from recsys.data.split import Split
 from recsys.errors import ConfigError, DataError
 from recsys.heads.config import FusionConfig
 from recsys.heads.network import FusionNetwork
-from recsys.heads.ranker import ID, FusedRanker, normalise
-from recsys.heads.signals import fit_transform, present
+from recsys.heads.ranker import ID, FusedRanker
+from recsys.heads.signals import SignalTransform, fit_transform, present
 from recsys.losses import catalogue_loss
 from recsys.rng import derive_seed
 from recsys.training.batches import PAD, next_item_batches
@@ -55,7 +55,7 @@ class _Inputs:
     signals: dict[str, Tensor]
     present: Tensor
     counts: Tensor
-    normalisers: dict[str, tuple[Tensor, Tensor]]
+    transforms: dict[str, SignalTransform]
     scorable: BoolArray
     digest: str
 
@@ -111,15 +111,15 @@ def fit_ranker(
 
 def _inputs(config: FusionConfig, split: Split, raw: Mapping[str, FloatArray]) -> _Inputs:
     counts = split.item_counts()
-    columns, signals, normalisers = [counts > 0], {}, {}
+    columns, signals, transforms = [counts > 0], {}, {}
     for name, vectors in raw.items():
         has_vector = present(vectors, name)
-        normalisers[name] = fit_transform(vectors[has_vector & (counts > 0)], config.transform, config.components)
-        signals[name] = normalise(vectors, *normalisers[name])
+        transforms[name] = fit_transform(vectors[has_vector & (counts > 0)], config.transform, config.components)
+        signals[name] = transforms[name](vectors)
         columns.append(has_vector)
     stacked = np.stack(columns, axis=1)
     scorable = np.asarray(stacked.any(axis=1), dtype=np.bool_)
-    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), normalisers, scorable, split.items.digest)
+    return _Inputs(signals, torch.from_numpy(stacked), torch.from_numpy(counts.astype(np.float32)), transforms, scorable, split.items.digest)
 
 
 def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, inputs: _Inputs, optimiser: torch.optim.Optimizer, seed: int, epoch: int) -> float:
@@ -168,13 +168,13 @@ def _snapshot(network: FusionNetwork, config: FusionConfig, inputs: _Inputs, spa
     frozen = copy.deepcopy(network)
     with torch.no_grad():
         components = frozen.components(frozen.ids.weight, inputs.signals, inputs.present, inputs.counts)
-    ranker = FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces, item_digest=inputs.digest)
+    ranker = FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.transforms, spaces, item_digest=inputs.digest)
     if histories is None:
         return ranker
     # A request without history is answered as the average user would be.
     chunks = [ranker.represent(histories.slice(start, start + 256)) for start in range(0, len(histories), 256)]
     default = np.concatenate(chunks).astype(np.float64).mean(axis=0).astype(np.float32)
-    return FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.normalisers, spaces, default, item_digest=inputs.digest)
+    return FusedRanker(config, frozen, components, inputs.scorable.copy(), inputs.transforms, spaces, default, item_digest=inputs.digest)
 
 
 def _some_histories(split: Split) -> Queries:

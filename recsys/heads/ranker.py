@@ -16,6 +16,7 @@ from recsys.errors import ArtifactError, DataError
 from recsys.heads.config import FusionConfig
 from recsys.heads.dot import HeadedScorer
 from recsys.heads.network import FusionNetwork
+from recsys.heads.signals import SignalTransform
 from recsys.heads.signals import present as present_rows
 from recsys.models.sequential import SequentialBackbone
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
@@ -29,7 +30,7 @@ class FusedRanker:
     """A fitted Scorer and Backbone. Immutable; items are computed once.
 
     components: float32 (n, 1 + S, d), the gated share of ID and signals in each item vector (order: "id", then `spaces`).
-    normalisers: signal -> (mean (d_s,), map (d_s, k)), fitted on training items.
+    transforms: of each signal, fitted on training items.
     spaces: signal -> space_id of the vectors it was trained on.  item_digest: of the items' vocabulary, where it is known.
     """
 
@@ -39,7 +40,7 @@ class FusedRanker:
         network: FusionNetwork,
         components: Tensor,
         scorable: BoolArray,
-        normalisers: Mapping[str, tuple[Tensor, Tensor]],
+        transforms: Mapping[str, SignalTransform],
         spaces: Mapping[str, str],
         default_state: FloatArray | None = None,
         *,
@@ -47,7 +48,7 @@ class FusedRanker:
     ) -> None:
         self.config, self.spaces, self.item_digest = config, dict(spaces), item_digest
         self._network = network.eval().requires_grad_(False)
-        self._normalisers = dict(normalisers)
+        self._transforms = dict(transforms)
         with torch.no_grad():
             self._components = components.detach().clone()
             inputs = self._components.sum(dim=1)
@@ -101,17 +102,17 @@ class FusedRanker:
             raise DataError(f"new items need the signals {sorted(self.spaces)}, got {sorted(vectors)}{hint}")
         m = len(next(iter(vectors.values())))
         for name, values in vectors.items():
-            expected = (m, len(self._normalisers[name][0]))
+            expected = (m, self._transforms[name].in_width)
             if values.shape != expected:
                 raise DataError(f"signal {name!r}: vectors of shape {values.shape}, expected {expected}")
         present = np.stack([np.zeros(m, dtype=np.bool_), *(present_rows(vectors[name], name) for name in self.spaces)], axis=1)
         with torch.no_grad():
-            normalised = {name: normalise(vectors[name], *self._normalisers[name]) for name in self.spaces}
+            normalised = {name: self._transforms[name](vectors[name]) for name in self.spaces}
             nothing = torch.zeros(m, self.config.encoder.dim)
             more = self._network.components(nothing, normalised, torch.from_numpy(present), torch.zeros(m))
         scorable = np.concatenate([self.scorable_items(), present.any(axis=1)])
         return FusedRanker(
-            self.config, self._network, torch.cat([self._components, more]), scorable, self._normalisers, self.spaces, self._backbone.default_state
+            self.config, self._network, torch.cat([self._components, more]), scorable, self._transforms, self.spaces, self._backbone.default_state
         )
 
     def save(self, folder: Path) -> None:
@@ -119,8 +120,8 @@ class FusedRanker:
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items() if name != "ids.weight"}
         tensors |= {"components": self._components, "default_state": torch.from_numpy(self._backbone.default_state.copy())}
         tensors["scorable"] = torch.from_numpy(self.scorable_items().astype(np.uint8))
-        for name, (mean, matrix) in self._normalisers.items():
-            tensors |= {f"mean.{name}": mean, f"map.{name}": matrix}
+        for name, transform in self._transforms.items():
+            tensors |= {f"mean.{name}": transform.mean} | ({} if transform.matrix is None else {f"map.{name}": transform.matrix})
         write_bytes(folder / "ranker.safetensors", safetensors.torch.save({name: t.detach().clone().contiguous() for name, t in tensors.items()}))
         # A list: JSON objects are sorted when written, and the order of the signals is that of the components.
         facts = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "spaces": [[name, space] for name, space in self.spaces.items()]}
@@ -137,15 +138,10 @@ class FusedRanker:
         if facts["format"] != FORMAT:
             raise ArtifactError(f"{folder}: ranker format {facts['format']}, this code reads {FORMAT}")
         config, spaces = FusionConfig.parse(facts["config"], source=str(folder)), dict(facts["spaces"])
-        normalisers = {name: (tensors[f"mean.{name}"], tensors[f"map.{name}"]) for name in spaces}
-        network = FusionNetwork(config, 1, {name: matrix.shape[1] for name, (_, matrix) in normalisers.items()})
+        transforms = {name: SignalTransform(tensors[f"mean.{name}"], tensors.get(f"map.{name}"), config.transform == "unit") for name in spaces}
+        network = FusionNetwork(config, 1, {name: transform.out_width for name, transform in transforms.items()})
         state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         network.load_state_dict(state | {"ids.weight": network.ids.weight.detach()})
         scorable, default_state = tensors["scorable"].numpy().astype(np.bool_), tensors["default_state"].numpy()
         # Files of before it was recorded have no digest.
-        return cls(config, network, tensors["components"], scorable, normalisers, spaces, default_state, item_digest=facts.get("item_digest"))
-
-
-def normalise(vectors: FloatArray, mean: Tensor, matrix: Tensor) -> Tensor:
-    """float32 (n, k)."""
-    return (torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)) - mean) @ matrix
+        return cls(config, network, tensors["components"], scorable, transforms, spaces, default_state, item_digest=facts.get("item_digest"))

@@ -1,21 +1,50 @@
-"""Frozen text vectors made ready for a linear layer."""
+"""Frozen vectors of a signal made ready for its adapter."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.errors import DataError, NonFiniteError
+from recsys.heads.config import Transform
 from recsys.types import BoolArray, FloatArray
 
 _EPSILON = 1e-6
 
 
-def fit_transform(vectors: FloatArray, kind: Literal["standardise", "whiten"], components: int) -> tuple[Tensor, Tensor]:
-    """mean float32 (d,) and map float32 (d, k) such that rows of `(vectors - mean) @ map` have a norm of about 1.
+@dataclass(frozen=True)
+class SignalTransform:
+    """y = (x - mean) @ matrix, of x / |x| where `unit`; a matrix of None stands for x itself.
+
+    mean: float32 (d,).  matrix: float32 (d, k).
+    """
+
+    mean: Tensor
+    matrix: Tensor | None
+    unit: bool = False
+
+    @property
+    def in_width(self) -> int:
+        return len(self.mean)
+
+    @property
+    def out_width(self) -> int:
+        return len(self.mean) if self.matrix is None else self.matrix.shape[1]
+
+    def __call__(self, vectors: FloatArray) -> Tensor:
+        """float32 (n, d) -> (n, k). A zero vector, which stands for none, means nothing afterwards either."""
+        values = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
+        if self.unit:
+            values = F.normalize(values, dim=1)
+        return values if self.matrix is None else (values - self.mean) @ self.matrix
+
+
+def fit_transform(vectors: FloatArray, kind: Transform, components: int) -> SignalTransform:
+    """A transform whose outputs have a norm of about 1 (`none`: that of the vectors).
 
     vectors: float (n, d), training items only: nothing of a held-out item enters a normaliser.
 
@@ -24,6 +53,8 @@ def fit_transform(vectors: FloatArray, kind: Literal["standardise", "whiten"], c
     """
     if len(vectors) < 2:
         raise DataError(f"{len(vectors)} training items have a vector of this signal; at least 2 are needed to normalise it")
+    if kind in ("none", "unit"):
+        return SignalTransform(torch.zeros(vectors.shape[1]), None, unit=kind == "unit")
     values = vectors.astype(np.float64)
     mean = values.mean(axis=0)
     centred = values - mean
@@ -38,7 +69,9 @@ def fit_transform(vectors: FloatArray, kind: Literal["standardise", "whiten"], c
         # The sign of an axis is arbitrary; its largest entry is made positive, so that machines agree.
         signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
         matrix = (axes * signs)[:, :k] / np.sqrt(variances[:k] * max(1, k))
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(matrix.astype(np.float32))
+        if kind == "zca":
+            matrix = matrix @ (axes * signs)[:, :k].T
+    return SignalTransform(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(matrix.astype(np.float32)))
 
 
 def present(vectors: FloatArray, name: str) -> BoolArray:

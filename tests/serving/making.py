@@ -19,6 +19,7 @@ from recsys.embeddings.hashed import HashedEncoder
 from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import FusedRanker
 from recsys.heads.network import FusionNetwork
+from recsys.heads.signals import SignalTransform
 from recsys.models.sasrec import SasRecConfig
 from recsys.serving.bundle import load_bundle, save_bundle
 from recsys.serving.recommender import Recommender
@@ -57,7 +58,7 @@ def ranker(seed: int = 0) -> FusedRanker:
     present = torch.stack([counts > 0, torch.from_numpy((vectors != 0).any(axis=1))], dim=1)
     with torch.no_grad():
         components = network.components(network.ids.weight, {"text": torch.from_numpy(vectors)}, present, counts)
-    identity = (torch.zeros(TEXT_DIM), torch.eye(TEXT_DIM))
+    identity = SignalTransform(torch.zeros(TEXT_DIM), None)
     return FusedRanker(config, network, components, present.any(dim=1).numpy(), {"text": identity}, {"text": encoder().space.space_id})
 
 

@@ -1,0 +1,54 @@
+"""Tables that are made of a split without an encoder, and their post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from recsys.config import Config
+from recsys.data.catalog import ItemCatalog
+from recsys.data.split import Split
+from recsys.embeddings.lexical import random_table, tfidf_table
+from recsys.embeddings.post import PostConfig, fit_post
+from recsys.embeddings.table import EmbeddingTable
+
+
+class RandomVectors(Config):
+    kind: Literal["random"] = "random"
+    dim: Annotated[int, Field(ge=1)] = 384
+    seed: int = 0
+
+
+class TfIdfVectors(Config):
+    kind: Literal["tfidf"] = "tfidf"
+    template: str
+    """As an encoder's."""
+    dim: Annotated[int, Field(ge=1)] = 256
+    seed: int = 0
+    """Of the randomised decomposition."""
+
+
+Made = Annotated[RandomVectors | TfIdfVectors, Field(discriminator="kind")]
+
+
+def made_table(made: RandomVectors | TfIdfVectors, split: Split, catalog: Callable[[], ItemCatalog]) -> EmbeddingTable:
+    """One vector an item of `split.items`; `catalog` is asked for only where texts are read."""
+    if isinstance(made, RandomVectors):
+        return random_table(split.items, made.dim, made.seed)
+    options = {"template": made.template, "dim": made.dim, "seed": made.seed}
+    items = catalog()
+    return tfidf_table(items.texts(made.template), items.items, split.item_counts() > 0, split.digest, **options)  # type: ignore[arg-type]
+
+
+def post_processed(post: PostConfig | None, table: EmbeddingTable, split: Split) -> EmbeddingTable:
+    """`table`, whose rows are those of `split.items`, by `post` fitted on the items of the training part."""
+    if post is None:
+        return table
+    has_vector = table.values.any(axis=1)
+    fitted = fit_post(post, table, (split.item_counts() > 0) & has_vector, split.digest)
+    # An item without a vector has none afterwards either, and not that of the centre.
+    values = np.where(has_vector[:, None], fitted.apply(table.values), np.float32(0))
+    return EmbeddingTable(values, table.vocabulary, fitted.space)

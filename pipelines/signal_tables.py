@@ -1,0 +1,141 @@
+"""Signals by configuration -> embedding tables of a split, under the ledger of `recsys run`: nothing is embedded or tuned twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from pipelines import embed, fine_tune, ingest, split
+from pipelines.executors import LocalExecutor
+from pipelines.ingest import IngestConfig
+from pipelines.item_tables import made_table, post_processed
+from pipelines.ledger import Ledger, Status
+from pipelines.progress import Reporter
+from pipelines.signal_config import EncoderSignal, MadeSignal, TableSignal, TunedSignal
+from pipelines.stage import Step, Surroundings
+from recsys.artifacts.artifact import Artifact
+from recsys.data.catalog import ItemCatalog
+from recsys.data.split import Split, SplitConfig
+from recsys.embeddings.configs import IMAGE, parse_encoder, reads
+from recsys.embeddings.image_source import ImageSourceConfig
+from recsys.embeddings.limits import LimitsConfig
+from recsys.embeddings.table import EmbeddingTable
+from recsys.errors import RetryableError
+
+ROOT = Path(".recsys")
+Signals = Mapping[str, EncoderSignal | TunedSignal | MadeSignal | TableSignal]
+
+
+class SignalTables:
+    """Of one data set and split. images, limits: what encoders are given of the items."""
+
+    def __init__(
+        self,
+        data: IngestConfig,
+        split_config: SplitConfig,
+        reporter: Reporter,
+        *,
+        limits: LimitsConfig | None = None,
+        images: ImageSourceConfig | None = None,
+        root: Path = ROOT,
+    ) -> None:
+        self._data, self._split, self._reporter = data, split_config, reporter
+        self._limits, self._images, self._ledger = limits or LimitsConfig(), images or ImageSourceConfig(), Ledger(root)
+
+    def make(self, signals: Signals, data_split: Split) -> dict[str, EmbeddingTable]:
+        """Signal -> vectors of all of `data_split.items`; what is missing is computed, and may be asked for again if that was interrupted.
+
+        Raises:
+            SpaceMismatchError: a table of another space than its signal states, or fitted on another split.
+            UnknownIdError: a table that lacks items.  ArtifactError: no table at the path of a signal.
+        """
+        steps = self._steps(signals)
+        artifacts = self._artifacts(steps)
+        catalog = partial(self._catalog, artifacts.get("ingest"))
+        tables = {}
+        for name, signal in signals.items():
+            table = self._table(name, signal, data_split, artifacts, catalog)
+            aligned = EmbeddingTable(table.aligned_to(data_split.items), data_split.items, table.space)
+            tables[name] = post_processed(signal.post, aligned, data_split)
+        return tables
+
+    def _table(self, name: str, signal: object, data_split: Split, artifacts: Mapping[str, Artifact], catalog: Callable[[], ItemCatalog]) -> EmbeddingTable:
+        if isinstance(signal, MadeSignal):
+            return made_table(signal.made, data_split, catalog)
+        if isinstance(signal, TableSignal):
+            table = EmbeddingTable.load(signal.path)
+            table.require_space(signal.space_id)
+            return table
+        artifact = artifacts[name]
+        return EmbeddingTable.load(artifact.path / fine_tune.TABLE if isinstance(signal, TunedSignal) else artifact.path)
+
+    def _catalog(self, artifact: Artifact | None) -> ItemCatalog:
+        if artifact is not None:
+            return ingest.load(artifact).catalog
+        from recsys.data.validation import clean
+
+        return clean(self._data.source.read_interactions(), self._data.source.read_items(), self._data.validation).catalog
+
+    def _steps(self, signals: Signals) -> dict[str, Step]:
+        """Role -> step, in an order that respects their inputs; empty where no signal needs one."""
+        base = {"data": "ingest", "split": f"split:{self._split.protocol}"}
+        steps: dict[str, Step] = {}
+        for name, signal in signals.items():
+            if isinstance(signal, EncoderSignal):
+                encoder = parse_encoder({**signal.encoder.model_dump(mode="json"), "name": name}, source=f"signal {name}")
+                own = embed.EmbedConfig(encoder=encoder, limits=self._limits, images=self._images)
+                pictures = partial(embed.pictures_digest, self._data, self._images) if IMAGE in reads(encoder) else None
+                steps[name] = Step(f"embed:{name}", embed.VERSION, own, embed.run, {"data": "ingest"}, raw_digest=pictures)
+            elif isinstance(signal, TunedSignal):
+                steps[name] = fine_tune.adapter_step(signal.adapter, base)
+        if not steps:
+            return {}
+        first = {
+            "ingest": Step("ingest", ingest.VERSION, self._data, ingest.run, raw_digest=partial(ingest.raw_digest, self._data)),
+            "split": Step(base["split"], split.VERSION, self._split, split.run, {"data": "ingest"}),
+        }
+        return {**first, **steps}
+
+    def _artifacts(self, steps: Mapping[str, Step]) -> dict[str, Artifact]:
+        """Role -> artifact."""
+        statuses = self._survey(steps)
+        if all(status.cached for status in statuses.values()):
+            return {role: self._ledger.open(status) for role, status in statuses.items()}
+        with self._lock():
+            done: dict[str, Artifact] = {}
+            surroundings = Surroundings(self._reporter, LocalExecutor(), self._ledger.root / "embeddings", self._ledger.root)
+            for status in self._survey(steps).values():
+                step = status.step
+                if not status.cached:
+                    self._reporter.say(f"[bold]▸ {step.name}[/] [dim]{status.reason}[/]")
+                inputs = {role: done[name] for role, name in step.inputs.items()}
+                done[step.name] = self._ledger.open(status) if status.cached else self._ledger.run(status, inputs, surroundings)
+            return {role: done[step.name] for role, step in steps.items()}
+
+    def _survey(self, steps: Mapping[str, Step]) -> dict[str, Status]:
+        # Two signals may be of one adapter.
+        distinct = {step.name: step for step in steps.values()}
+        found = {status.step.name: status for status in self._ledger.survey(distinct.values())}
+        return {role: found[step.name] for role, step in steps.items()}
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Waits for its turn: another training may be embedding just now."""
+        told = False
+        while True:
+            try:
+                lock = self._ledger.lock()
+                lock.__enter__()
+                break
+            except RetryableError:
+                if not told:
+                    self._reporter.say(f"[dim]waiting for another run at work in {self._ledger.root}[/]")
+                told = True
+                time.sleep(2)
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
