@@ -24,12 +24,14 @@ from recsys.types import BoolArray, FloatArray, IntArray, Queries
 ID = "id"
 """Name of the collaborative signal in `shares`."""
 FORMAT = 2
+_ID_TABLES = ("ids.weight", "head.ids.weight")
 
 
 class FusedRanker:
     """A fitted Scorer and Backbone. Immutable; items are computed once.
 
-    components: float32 (n, 1 + S, d), the gated share of ID and signals in each item vector (order: "id", then `spaces`).
+    components: float32 (n, 1 + S, d), the gated share of ID and signals in each vector that is ranked, before the projection (order:
+    "id", then `spaces`).  read: float32 (n, d), the vectors that are read, where the head is free; else they are the components' sum.
     transforms: of each signal, fitted on training items.
     spaces: signal -> space_id of the vectors it was trained on.  item_digest: of the items' vocabulary, where it is known.
     """
@@ -44,6 +46,7 @@ class FusedRanker:
         spaces: Mapping[str, str],
         default_state: FloatArray | None = None,
         *,
+        read: Tensor | None = None,
         item_digest: str | None = None,
     ) -> None:
         self.config, self.spaces, self.item_digest = config, dict(spaces), item_digest
@@ -51,9 +54,10 @@ class FusedRanker:
         self._transforms = dict(transforms)
         with torch.no_grad():
             self._components = components.detach().clone()
-            inputs = self._components.sum(dim=1)
-            outputs = network.project(inputs)
-        self._backbone = SequentialBackbone(network.encoder, inputs, outputs.numpy().copy(), scorable, default_state)
+            ranked = self._components.sum(dim=1)
+            self._read = ranked if read is None else read.detach().clone()
+            outputs = network.project(ranked)
+        self._backbone = SequentialBackbone(network.encoder, self._read, outputs.numpy().copy(), scorable, default_state)
         self._scorer = HeadedScorer(self._backbone)
 
     @property
@@ -107,17 +111,18 @@ class FusedRanker:
                 raise DataError(f"signal {name!r}: vectors of shape {values.shape}, expected {expected}")
         present = np.stack([np.zeros(m, dtype=np.bool_), *(present_rows(vectors[name], name) for name in self.spaces)], axis=1)
         with torch.no_grad():
-            normalised = {name: self._transforms[name](vectors[name]) for name in self.spaces}
+            prepared = {name: self._transforms[name](vectors[name]) for name in self.spaces}
             nothing = torch.zeros(m, self.config.encoder.dim)
-            more = self._network.components(nothing, normalised, torch.from_numpy(present), torch.zeros(m))
+            more = [tower.components(nothing, prepared, torch.from_numpy(present), torch.zeros(m)) for tower in self._network.towers]
         scorable = np.concatenate([self.scorable_items(), present.any(axis=1)])
-        return FusedRanker(
-            self.config, self._network, torch.cat([self._components, more]), scorable, self._transforms, self.spaces, self._backbone.default_state
-        )
+        components, read = torch.cat([self._components, more[-1]]), torch.cat([self._read, more[0].sum(dim=1)])
+        return FusedRanker(self.config, self._network, components, scorable, self._transforms, self.spaces, self._backbone.default_state, read=read)
 
     def save(self, folder: Path) -> None:
         """ranker.safetensors and ranker.json. The ID table itself is not needed any more: the components hold it."""
-        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items() if name != "ids.weight"}
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items() if name not in _ID_TABLES}
+        if self._network.head is not None:
+            tensors["read"] = self._read
         tensors |= {"components": self._components, "default_state": torch.from_numpy(self._backbone.default_state.copy())}
         tensors["scorable"] = torch.from_numpy(self.scorable_items().astype(np.uint8))
         for name, transform in self._transforms.items():
@@ -138,10 +143,12 @@ class FusedRanker:
         if facts["format"] != FORMAT:
             raise ArtifactError(f"{folder}: ranker format {facts['format']}, this code reads {FORMAT}")
         config, spaces = FusionConfig.parse(facts["config"], source=str(folder)), dict(facts["spaces"])
-        transforms = {name: SignalTransform(tensors[f"mean.{name}"], tensors.get(f"map.{name}"), config.transform == "unit") for name in spaces}
+        options = {name: config.of(name) for name in spaces}
+        transforms = {n: SignalTransform(tensors[f"mean.{n}"], tensors.get(f"map.{n}"), o.transform == "unit", o.scale) for n, o in options.items()}
         network = FusionNetwork(config, 1, {name: transform.out_width for name, transform in transforms.items()})
         state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        network.load_state_dict(state | {"ids.weight": network.ids.weight.detach()})
+        network.load_state_dict(state | {name: value for name, value in network.state_dict().items() if name in _ID_TABLES})
         scorable, default_state = tensors["scorable"].numpy().astype(np.bool_), tensors["default_state"].numpy()
         # Files of before it was recorded have no digest.
-        return cls(config, network, tensors["components"], scorable, transforms, spaces, default_state, item_digest=facts.get("item_digest"))
+        read, digest = tensors.get("read"), facts.get("item_digest")
+        return cls(config, network, tensors["components"], scorable, transforms, spaces, default_state, read=read, item_digest=digest)
