@@ -31,8 +31,16 @@ class FusionFile(Config):
     models: dict[str, Any]
     trials: dict[str, Any] = Field(default_factory=dict)
     studies: dict[str, Any] = Field(default_factory=dict)
+    ladder: tuple[str, ...] = ()
+    """Models of the board, lowest first: `ladder.md` sets each beside the one below it."""
     limits: dict[str, Any] = Field(default_factory=dict)
     images: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of_dataset(cls, dataset: str, folder: Path = CONFIGS) -> Self | None:
+        """None where there is no such file. Raises ConfigError."""
+        path = folder / dataset / FUSION
+        return cls.parse(read_yaml(path), source=str(path)) if path.is_file() else None
 
 
 class BoardConfig(Config):
@@ -71,7 +79,7 @@ class BoardConfig(Config):
         if not path.is_file():
             known = sorted(p.parent.name for p in folder.glob("*/baselines.yaml"))
             raise ConfigError(f"{path}: no such file; boards exist for: {', '.join(known) or 'none'}")
-        document = _merged(read_yaml(path), folder / dataset / FUSION)
+        document = _merged(read_yaml(path), FusionFile.of_dataset(dataset, folder), folder / dataset / FUSION)
         board = cls.parse(expanded(document, str(path)), source=str(path))
         if board.dataset != dataset:
             raise ConfigError(f"{path}: dataset is {board.dataset!r}, expected the folder's name, {dataset!r}")
@@ -88,10 +96,9 @@ class BoardConfig(Config):
         return type(self.model(name)).parse(changed, source=f"trial {' '.join(overrides)} of {name}")
 
 
-def _merged(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _merged(document: dict[str, Any], more: FusionFile | None, path: Path) -> dict[str, Any]:
+    if more is None:
         return document
-    more = FusionFile.parse(read_yaml(path), source=str(path))
     if more.dataset != document.get("dataset"):
         raise ConfigError(f"{path}: dataset is {more.dataset!r}, expected {document.get('dataset')!r}")
     merged = dict(document)
@@ -100,6 +107,8 @@ def _merged(document: dict[str, Any], path: Path) -> dict[str, Any]:
         if twice := sorted(own.keys() & added.keys()):
             raise ConfigError(f"{path}: {part} of {', '.join(twice)} stand in baselines.yaml already")
         merged[part] = {**own, **added}
+    if missing := [name for name in more.ladder if name not in merged["models"]]:
+        raise ConfigError(f"{path}: ladder: no model {', '.join(missing)}; there are: {', '.join(merged['models'])}")
     return merged | {part: values for part in ("limits", "images") if (values := getattr(more, part))}
 
 

@@ -1,4 +1,6 @@
-"""Signals by configuration -> embedding tables of a split, under the ledger of `recsys run`: nothing is embedded or tuned twice."""
+"""Signals by configuration -> embedding tables of a split. Nothing is embedded or tuned twice: the cache of vectors is that of `recsys run`,
+and so are the artifacts that it, a board of embeddings or `recsys fine-tune` have finished. What is missing is made in a ledger of
+its own, for the other one is locked for as long as one of them is at work."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pipelines import embed, fine_tune, ingest, split
 from pipelines.executors import LocalExecutor
 from pipelines.ingest import IngestConfig
 from pipelines.item_tables import made_table, post_processed
-from pipelines.ledger import Ledger, Status
+from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
 from pipelines.signal_config import EncoderSignal, MadeSignal, TableSignal, TunedSignal
 from pipelines.stage import Step, Surroundings
@@ -26,6 +28,8 @@ from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import RetryableError
 
 ROOT = Path(".recsys")
+OWN = "boards/signals"
+"""Below the root: the ledger of what boards made for themselves."""
 Signals = Mapping[str, EncoderSignal | TunedSignal | MadeSignal | TableSignal]
 
 
@@ -43,7 +47,8 @@ class SignalTables:
         root: Path = ROOT,
     ) -> None:
         self._data, self._split, self._reporter = data, split_config, reporter
-        self._limits, self._images, self._ledger = limits or LimitsConfig(), images or ImageSourceConfig(), Ledger(root)
+        self._limits, self._images, self._own = limits or LimitsConfig(), images or ImageSourceConfig(), Ledger(root / OWN)
+        self._shared = Ledger(root)
 
     def make(self, signals: Signals, data_split: Split) -> dict[str, EmbeddingTable]:
         """Signal -> vectors of all of `data_split.items`; what is missing is computed, and may be asked for again if that was interrupted.
@@ -101,38 +106,38 @@ class SignalTables:
 
     def _artifacts(self, steps: Mapping[str, Step]) -> dict[str, Artifact]:
         """Role -> artifact."""
-        statuses = self._survey(steps)
-        if all(status.cached for status in statuses.values()):
-            return {role: self._ledger.open(status) for role, status in statuses.items()}
-        with self._lock():
-            done: dict[str, Artifact] = {}
-            surroundings = Surroundings(self._reporter, LocalExecutor(), self._ledger.root / "embeddings", self._ledger.root)
-            for status in self._survey(steps).values():
-                step = status.step
-                if not status.cached:
-                    self._reporter.say(f"[bold]▸ {step.name}[/] [dim]{status.reason}[/]")
-                inputs = {role: done[name] for role, name in step.inputs.items()}
-                done[step.name] = self._ledger.open(status) if status.cached else self._ledger.run(status, inputs, surroundings)
-            return {role: done[step.name] for role, step in steps.items()}
-
-    def _survey(self, steps: Mapping[str, Step]) -> dict[str, Status]:
         # Two signals may be of one adapter.
-        distinct = {step.name: step for step in steps.values()}
-        found = {status.step.name: status for status in self._ledger.survey(distinct.values())}
-        return {role: found[step.name] for role, step in steps.items()}
+        plan = list({step.name: step for step in steps.values()}.values())
+        done = self._finished(plan)
+        if len(done) < len(plan):
+            with self._lock():
+                done = self._finished(plan)
+                root = self._shared.root
+                surroundings = Surroundings(self._reporter, LocalExecutor(), root / "embeddings", root)
+                for status in self._own.survey(plan):
+                    step = status.step
+                    if step.name not in done:
+                        self._reporter.say(f"[bold]▸ {step.name}[/] [dim]{status.reason}[/]")
+                        inputs = {role: done[name] for role, name in step.inputs.items()}
+                        done[step.name] = self._own.run(status, inputs, surroundings)
+        return {role: done[step.name] for role, step in steps.items()}
+
+    def _finished(self, plan: list[Step]) -> dict[str, Artifact]:
+        """Step -> artifact, of either ledger: a key is the same in both."""
+        return {status.step.name: ledger.open(status) for ledger in (self._own, self._shared) for status in ledger.survey(plan) if status.cached}
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Waits for its turn: another training may be embedding just now."""
+        """Waits for its turn: another training may make its signals just now."""
         told = False
         while True:
             try:
-                lock = self._ledger.lock()
+                lock = self._own.lock()
                 lock.__enter__()
                 break
             except RetryableError:
                 if not told:
-                    self._reporter.say(f"[dim]waiting for another run at work in {self._ledger.root}[/]")
+                    self._reporter.say(f"[dim]waiting for another run at work in {self._own.root}[/]")
                 told = True
                 time.sleep(2)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.evaluation.board import Board, BoardRow
+    from recsys.evaluation.run_values import Run
 
 WIDTH = 400
 """Columns of a table that is piped: nothing is cut off."""
@@ -64,6 +66,9 @@ def board(
     files = {"markdown": folder / dataset / "board.md", "html": folder / dataset / "board.html"}
     write_bytes(files["markdown"], board_text.markdown(dataset, boards, figures).encode())
     write_bytes(files["html"], board_html.render(dataset, boards, figures).encode())
+    if ladder := _ladder(dataset, runs):
+        files["ladder"] = folder / dataset / "ladder.md"
+        write_bytes(files["ladder"], ladder.encode())
     if as_json:
         document = {
             "dataset": dataset,
@@ -77,6 +82,19 @@ def board(
     for each in boards:
         _show(each, console)
     console.print("written: " + ", ".join(str(path) for path in files.values()), markup=False, highlight=False, soft_wrap=True)
+
+
+def _ladder(dataset: str, runs: Sequence[Run]) -> str | None:
+    """As Markdown; None where the board has none, or fewer than two of its rungs were run."""
+    from pipelines.board_config import FusionFile
+    from recsys.evaluation import ladder
+
+    file = FusionFile.of_dataset(dataset)
+    rungs = {name: [run for run in runs if run[1].model == name] for name in (file.ladder if file else ())}
+    done = [seeds for seeds in rungs.values() if seeds]
+    if len(done) < 2:
+        return None
+    return ladder.markdown(dataset, ladder.ladder(done), done[0][0][1].cases, [name for name, seeds in rungs.items() if not seeds])
 
 
 def known_boards(folder: Path) -> str:
