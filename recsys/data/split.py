@@ -1,11 +1,14 @@
 """`Split`: made once, by one documented tie rule, hashed, and shared by every model.
 
-Three protocols.
+Four protocols.
 
 `leave_last_out`: the last event of a user is the test target, the last but one the validation target.
 
 `held_out_items`: all interactions of a seeded share of the items leave training (they become cold); leave-last-out is
 then made on what remains, and each user's last event with a held-out item is a cold case.
+
+`held_out_targets`: leave-last-out, but a seeded share of the items that are some user's test target leave training, and the users
+whose test target is among them are the cold cases; nobody's test target moves. Test and cold cases together are all users.
 
 `global_temporal`: training ends at one moment for all, so that no model learns from a later day than the one it is asked
 about. Leave-last-out does not keep this (Ji et al., TOIS 2023, arXiv 2010.11060; Gusak et al., RecSys 2025, arXiv
@@ -40,9 +43,9 @@ MIN_EVENTS = 3
 
 
 class SplitConfig(Config):
-    protocol: Literal["leave_last_out", "held_out_items", "global_temporal"] = "leave_last_out"
+    protocol: Literal["leave_last_out", "held_out_items", "held_out_targets", "global_temporal"] = "leave_last_out"
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the items with interactions that `held_out_items` removes from training."""
+    """Share of the items with interactions that `held_out_items` removes from training; `held_out_targets`: of the test targets."""
     seed: int = 0
     """Chooses the held-out items; the other protocols have no randomness."""
     validation_from: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -98,7 +101,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Split:
-    """train: one row of item_nums a user, oldest first. held_out: bool (n_items,). cold: empty but for `held_out_items`.
+    """train: one row of item_nums a user, oldest first. held_out: bool (n_items,). cold: empty but for `held_out_*`.
 
     counts: what is not evaluated and why, and what a reader of the figures should know; see `_counts_of`.
     made_with: the config and the tie rule, as they entered the digest.
@@ -182,13 +185,17 @@ class Split:
 
 def make_split(config: SplitConfig, interactions: Interactions) -> Split:
     """Raises DataError when nothing can be evaluated, or when `global_temporal` is asked of positions instead of times."""
+    events = _Events(interactions.sequences())
     held_out = np.zeros(len(interactions.items), dtype=np.bool_)
     if config.protocol == "held_out_items":
-        held_out = _choose_held_out(config, interactions)
-    events = _Events(interactions.sequences())
+        held_out = _choose_held_out(config, interactions, events.items)
+    elif config.protocol == "held_out_targets":
+        held_out = _choose_held_out(config, interactions, events.items[events.last()])
     if config.protocol == "global_temporal":
         train, validation, test, lost = _by_time(config, interactions, events)
         cold: Cases = events.cases(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), events.all)
+    elif config.protocol == "held_out_targets":
+        train, validation, test, cold, lost = _by_last_of_all(events, held_out)
     else:
         train, validation, test, cold, lost = _by_last(interactions, events, held_out)
     parts = train, validation, test, cold
@@ -207,6 +214,10 @@ class _Events:
     def __init__(self, rows: Sequences) -> None:
         self.items, self.users, self.lengths = rows.item_nums, rows.row_nums(), rows.lengths
         self.starts, self.all = rows.offsets[:-1], np.ones(len(rows.item_nums), dtype=np.bool_)
+
+    def last(self) -> IntArray:
+        """int64: the place of the last event of each user with `MIN_EVENTS` or more."""
+        return (self.starts + self.lengths - 1)[self.lengths >= MIN_EVENTS]
 
     def count(self, chosen: BoolArray) -> IntArray:
         """int64 (U,): each user's events among `chosen` bool (E,)."""
@@ -252,6 +263,30 @@ def _by_last(interactions: Interactions, events: _Events, held_out: BoolArray) -
         "users_without_events": int((events.lengths == 0).sum()),
         "users_with_too_few_events": int(((events.lengths > 0) & (n_warm < MIN_EVENTS)).sum()),
         "cold_users_without_history": int((~has_history).sum()),
+    }
+    return train, validation, test, cold, lost
+
+
+def _by_last_of_all(events: _Events, held_out: BoolArray) -> tuple[Sequences, Cases, Cases, Cases, dict[str, int]]:
+    """`held_out_targets`: the targets of leave-last-out, whether or not they are held out. A case without a history is left out."""
+    warm = ~held_out[events.items]
+    users, last = np.flatnonzero(events.lengths >= MIN_EVENTS), events.last()
+    if not len(users):
+        raise DataError(f"no user has {MIN_EVENTS} events or more: nothing can be evaluated")
+    until = events.starts + events.lengths
+    until[users] = last - 1
+    train = events.rows(warm & (np.arange(len(warm)) < until[events.users]))
+
+    def cases(places: IntArray, wanted: BoolArray) -> Cases:
+        chosen = wanted & (events.count(events.before(users, places) & warm)[users] > 0)
+        return events.cases(users[chosen], places[chosen], warm)
+
+    validation, test, cold = cases(last - 1, warm[last - 1]), cases(last, warm[last]), cases(last, ~warm[last])
+    lost = {
+        "users_without_events": int((events.lengths == 0).sum()),
+        "users_with_too_few_events": int(((events.lengths > 0) & (events.lengths < MIN_EVENTS)).sum()),
+        "validation_targets_held_out": int((~warm[last - 1]).sum()),
+        "users_without_history": len(users) - len(test) - len(cold),
     }
     return train, validation, test, cold, lost
 
@@ -310,10 +345,9 @@ def _counts_of(train: Sequences, validation: Cases, test: Cases, cold: Cases, n_
     return counts
 
 
-def _choose_held_out(config: SplitConfig, interactions: Interactions) -> BoolArray:
-    """By hash of seed and item_id: independent of row order and equal on every machine."""
-    with_events = np.unique(interactions.item_nums)
-    keyed = sorted(with_events.tolist(), key=lambda num: hashlib.sha256(f"{config.seed}/{interactions.items.ids[num]}".encode()).digest())
+def _choose_held_out(config: SplitConfig, interactions: Interactions, among: IntArray) -> BoolArray:
+    """Of the items in `among`, by hash of seed and item_id: independent of row order and equal on every machine."""
+    keyed = sorted(np.unique(among).tolist(), key=lambda num: hashlib.sha256(f"{config.seed}/{interactions.items.ids[num]}".encode()).digest())
     held_out = np.zeros(len(interactions.items), dtype=np.bool_)
     held_out[keyed[: math.ceil(config.held_out_share * len(keyed))]] = True
     return held_out

@@ -1,6 +1,7 @@
 """The splits: the tie rules, the hash, equality with a plain loop, what is counted, and the absence of leaks."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -339,3 +340,38 @@ def test_round_trip(tmp_path: Path) -> None:
     for mine, theirs in ((split.test, loaded.test), (split.cold, loaded.cold)):
         assert mine.targets.tolist() == theirs.targets.tolist()
         assert [row.tolist() for row in mine.seen] == [row.tolist() for row in theirs.seen]
+
+
+def held_out_targets_by_loop(events: Interactions, held_out: np.ndarray) -> tuple[list[IntArray], list[Row], list[Row], list[Row]]:
+    train: list[IntArray] = []
+    cases: dict[str, list[Row]] = {"validation": [], "test": [], "cold": []}
+    for user_num, whole in enumerate(events.sequences()):
+        known = whole if len(whole) < MIN_EVENTS else whole[:-2]
+        train.append(known[~held_out[known]])
+        for position in (-2, -1) if len(whole) >= MIN_EVENTS else ():
+            before, target = whole[:position], int(whole[position])
+            kind = {(-2, False): "validation", (-1, False): "test", (-1, True): "cold"}.get((position, bool(held_out[target])))
+            if kind and (~held_out[before]).any():
+                cases[kind].append((user_num, before[~held_out[before]], before, target))
+    return train, cases["validation"], cases["test"], cases["cold"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=7), min_size=1, max_size=8), st.floats(0.05, 0.6), st.integers(0, 3))
+def test_held_out_targets_equal_a_plain_loop(rows: list[list[int]], share: float, seed: int) -> None:
+    events = interactions([(f"u{user}", f"i{item}", time) for user, row in enumerate(rows) for time, item in enumerate(row)])
+    if max(map(len, rows)) < MIN_EVENTS:
+        with pytest.raises(DataError, match="nothing can be evaluated"):
+            make_split(SplitConfig(protocol="held_out_targets"), events)
+        return
+    split = make_split(SplitConfig(protocol="held_out_targets", held_out_share=share, seed=seed), events)
+    targets = {int(row[-1]) for row in events.sequences() if len(row) >= MIN_EVENTS}
+    assert split.held_out.sum() == math.ceil(share * len(targets)) and set(np.flatnonzero(split.held_out).tolist()) <= targets
+    train, *cases = held_out_targets_by_loop(events, split.held_out)
+    assert [row.tolist() for row in split.train] == [row.tolist() for row in train]
+    for found, expected in zip((split.validation, split.test, split.cold), cases, strict=True):
+        assert found.targets.tolist() == [row[3] for row in expected] and found.user_nums.tolist() == [row[0] for row in expected]
+        assert [row.tolist() for row in found.inputs] == [row[1].tolist() for row in expected]
+        assert [row.tolist() for row in found.seen] == [row[2].tolist() for row in expected]
+    assert_no_leak(split, split.train)
+    assert split.digest != make_split(SplitConfig(), events).digest
