@@ -268,7 +268,7 @@ def _by_last(interactions: Interactions, events: _Events, held_out: BoolArray) -
 
 
 def _by_last_of_all(events: _Events, held_out: BoolArray) -> tuple[Sequences, Cases, Cases, Cases, dict[str, int]]:
-    """`held_out_targets`: the targets of leave-last-out, whether or not they are held out. A case without a history is left out."""
+    """`held_out_targets`: the targets of leave-last-out, whether or not they are held out. Users who lose all that they trained with are left out."""
     warm = ~held_out[events.items]
     users, last = np.flatnonzero(events.lengths >= MIN_EVENTS), events.last()
     if not len(users):
@@ -278,7 +278,7 @@ def _by_last_of_all(events: _Events, held_out: BoolArray) -> tuple[Sequences, Ca
     train = events.rows(warm & (np.arange(len(warm)) < until[events.users]))
 
     def cases(places: IntArray, wanted: BoolArray) -> Cases:
-        chosen = wanted & (events.count(events.before(users, places) & warm)[users] > 0)
+        chosen = wanted & (train.lengths[users] > 0)
         return events.cases(users[chosen], places[chosen], warm)
 
     validation, test, cold = cases(last - 1, warm[last - 1]), cases(last, warm[last]), cases(last, ~warm[last])

@@ -351,7 +351,7 @@ def held_out_targets_by_loop(events: Interactions, held_out: np.ndarray) -> tupl
         for position in (-2, -1) if len(whole) >= MIN_EVENTS else ():
             before, target = whole[:position], int(whole[position])
             kind = {(-2, False): "validation", (-1, False): "test", (-1, True): "cold"}.get((position, bool(held_out[target])))
-            if kind and (~held_out[before]).any():
+            if kind and len(train[-1]):
                 cases[kind].append((user_num, before[~held_out[before]], before, target))
     return train, cases["validation"], cases["test"], cases["cold"]
 
