@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.signal_config import Signal
 from recsys.config import Config
@@ -16,10 +16,13 @@ from recsys.data.split import Split
 from recsys.embeddings.table import EmbeddingTable
 from recsys.heads.fusion import FusionConfig, fit_ranker
 from recsys.models import recbole
+from recsys.models.chance import Chance
 from recsys.models.ease import Ease, EaseConfig
 from recsys.models.itemknn import ItemKNN, ItemKNNConfig
+from recsys.models.last_items import LastItems
 from recsys.models.lightgcn import LightGCNConfig, fit_lightgcn
 from recsys.models.popularity import Popularity
+from recsys.models.text_nearest import TextNearest
 from recsys.training.loop import Progress
 from recsys.types import Scorer
 
@@ -65,13 +68,47 @@ class FusedBaseline(Config):
     settings: FusionConfig = FusionConfig()
 
 
+class NearestBaseline(Config):
+    """Nearest neighbours of the history in the vectors of one signal; nothing is trained."""
+
+    kind: Literal["nearest"]
+    label: str
+    signals: dict[str, Signal]
+    """One."""
+    last: Annotated[int, Field(ge=1)] | None = None
+    """Items of the history that are read; null: all."""
+
+    @model_validator(mode="after")
+    def _one_signal(self) -> Self:
+        if len(self.signals) != 1:
+            raise ValueError(f"nearest neighbours need one signal, got {', '.join(self.signals) or 'none'}")
+        return self
+
+
+class ChanceBaseline(Config):
+    """All items alike: with ties by expectation, what chance finds."""
+
+    kind: Literal["chance"]
+    label: str = "chance"
+
+
 class RecBoleBaseline(Config):
     kind: Literal["recbole"]
     label: str
     settings: recbole.RecBoleConfig
 
 
-AnyBaseline = PopularityBaseline | ItemKNNBaseline | EaseBaseline | LightGCNBaseline | SequentialBaseline | FusedBaseline | RecBoleBaseline
+AnyBaseline = (
+    PopularityBaseline
+    | ItemKNNBaseline
+    | EaseBaseline
+    | LightGCNBaseline
+    | SequentialBaseline
+    | FusedBaseline
+    | NearestBaseline
+    | ChanceBaseline
+    | RecBoleBaseline
+)
 Baseline = Annotated[AnyBaseline, Field(discriminator="kind")]
 
 
@@ -110,7 +147,7 @@ def fit(
 ) -> Fitted:
     """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes.
 
-    tables: those of the signals of a `FusedBaseline`.
+    tables: those of the model's signals.
     """
     started = time.perf_counter()
     match baseline:
@@ -125,6 +162,13 @@ def fit(
             cap = _cap(baseline.settings.training.max_seconds) if result.capped else None
             spaces = result.ranker.spaces
             return Fitted(result.ranker, result.seconds, result.history, result.best_epoch, cap, result.parameters, result.peak_mb, spaces)
+        case ChanceBaseline():
+            return Fitted(Chance(split.n_items), time.perf_counter() - started, [])
+        case NearestBaseline():
+            ((name, table),) = (tables or {}).items()
+            nearest = TextNearest(table.aligned_to(split.items), name, centre_on=split.item_counts() > 0)
+            scorer = nearest if baseline.last is None else LastItems(nearest, baseline.last)
+            return Fitted(scorer, time.perf_counter() - started, [], spaces={name: table.space_id})
         case LightGCNBaseline():
             graph = fit_lightgcn(baseline.settings, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None

@@ -12,19 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from pipelines.board_config import BoardConfig
-from pipelines.board_folders import BOARDS, STATE
-from pipelines.ledger import code_version
-from pipelines.progress import RichReporter
+from pipelines.board_folders import BOARDS
+from pipelines.board_training import WITH_SIGNALS, Loaded, Provenance, checkpoint_of, fit_model, load_board, tables_of
 from recsys.artifacts.atomic import read_json, write_json
-from recsys.config import digest_of
 from recsys.errors import ArtifactError, ConfigError, RetryableError
 from recsys.evaluation.run_record import RunRecord, read_ranks, read_run, write_run
 from recsys.training.memory import peak_mb
@@ -33,12 +30,10 @@ if TYPE_CHECKING:
     from pipelines.baselines import Baseline, Fitted
     from recsys.data.catalog import ItemCatalog
     from recsys.data.split import Split
-    from recsys.embeddings.table import EmbeddingTable
     from recsys.evaluation.evaluate import Evaluation
-    from recsys.types import IntArray, Scorer
+    from recsys.types import IntArray
 
 CUTOFFS = (5, 10, 20)
-CHOSEN_BY = "ndcg@10"
 CATEGORIES = 8
 """Largest categories that a record keeps apart."""
 
@@ -56,7 +51,7 @@ def run_models(
         board.model(name)
     folder = folder or BOARDS / dataset
     records = []
-    split_hash = _load(board).split.digest
+    split_hash = load_board(board).split.digest
     for name in models or board.models:
         for seed in seeds if _has_seed(board.model(name)) else (0,):
             path = folder / f"{name}-seed{seed}.json"
@@ -95,7 +90,7 @@ def tune_models(dataset: str, models: Sequence[str], console: Console, *, thread
 
 
 def _has_seed(baseline: Baseline) -> bool:
-    return baseline.kind not in ("popularity", "itemknn", "ease")
+    return baseline.kind not in ("popularity", "itemknn", "ease", "nearest", "chance")
 
 
 def _is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool:
@@ -119,7 +114,7 @@ def _shown(board: BoardConfig, name: str) -> dict[str, Any]:
 
 def _prepare(baseline: Baseline, dataset: str, name: str, overrides: tuple[str, ...], threads: int) -> None:
     """The vectors of the signals, apart from the training: its memory is not theirs."""
-    if baseline.kind == "fused":
+    if baseline.kind in WITH_SIGNALS:
         _child(["prepare", dataset, name, json.dumps(overrides), "", str(threads)])
 
 
@@ -135,12 +130,12 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
 
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
-    loaded = _load(board)
+    loaded = load_board(board)
     baseline = board.model(name)
-    tables = _tables(board, baseline, loaded.split)
-    checkpoint = _checkpoint(board, baseline, name, loaded.split, seed, tables)
-    provenance = _Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
-    with _fit(baseline, name, loaded.split, seed, checkpoint, tables) as fitted:
+    tables = tables_of(board, baseline, loaded.split)
+    checkpoint = checkpoint_of(board, baseline, name, loaded.split, seed, tables)
+    provenance = Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
+    with fit_model(baseline, name, loaded.split, seed, checkpoint, tables) as fitted:
         record, better, tied = _record(board, name, seed, loaded, fitted, provenance)
     path = write_run(folder, record, better, tied)
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
@@ -153,11 +148,11 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
 
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
-    split, baseline = _load(board).split, board.trial(name, overrides)
-    tables = _tables(board, baseline, split)
-    checkpoint = _checkpoint(board, baseline, name, split, 0, tables)
-    provenance = _Provenance.of(checkpoint, threads)
-    with _fit(baseline, name, split, 0, checkpoint, tables) as fitted:
+    split, baseline = load_board(board).split, board.trial(name, overrides)
+    tables = tables_of(board, baseline, split)
+    checkpoint = checkpoint_of(board, baseline, name, split, 0, tables)
+    provenance = Provenance.of(checkpoint, threads)
+    with fit_model(baseline, name, split, 0, checkpoint, tables) as fitted:
         validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
     trial = {
         "model": name,
@@ -196,78 +191,7 @@ def _is_tried(path: Path, board: BoardConfig, name: str, overrides: tuple[str, .
     return any(trial["model"] == name and equal(trial["config"]) for trial in _trials(path))
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """counts: what ingest and split noticed, by reason."""
-
-    split: Split
-    catalog: ItemCatalog
-    counts: dict[str, int]
-
-
-def _load(board: BoardConfig) -> _Loaded:
-    from recsys.data.leaks import assert_sound_split
-    from recsys.data.split import make_split
-    from recsys.data.validation import clean
-
-    data = clean(board.data.source.read_interactions(), board.data.source.read_items(), board.data.validation)
-    split = make_split(board.split, data.interactions)
-    assert_sound_split(split, what=f"the split of {board.dataset}")
-    quarantined = {f"quarantined, {reason}": count for reason, count in data.quarantine_counts().items()}
-    return _Loaded(split, data.catalog, {**quarantined, **data.notes, **split.counts})
-
-
-@dataclass(frozen=True)
-class _Provenance:
-    """Of a training, which may be older than the record: a checkpoint that is found finished is not trained again."""
-
-    commit: str
-    threads: int
-
-    @classmethod
-    def of(cls, checkpoint: Path, threads: int) -> Self:
-        path = checkpoint / "provenance.json"
-        if not path.is_file():
-            checkpoint.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"commit": code_version(), "threads": threads})
-        return cls(**read_json(path))
-
-
-def _checkpoint(board: BoardConfig, baseline: Baseline, name: str, split: Split, seed: int, tables: Mapping[str, EmbeddingTable]) -> Path:
-    """Keyed by settings: a trial that is chosen is the run of seed 0 already."""
-    parts = [baseline.model_dump(mode="json"), split.digest, *([{name: table.space_id for name, table in tables.items()}] if tables else [])]
-    return STATE / board.dataset / f"{name}-{digest_of(parts)[:12]}-seed{seed}"
-
-
-def _tables(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str, EmbeddingTable]:
-    if baseline.kind != "fused":
-        return {}
-    from pipelines.signal_tables import SignalTables
-
-    return SignalTables(board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images).make(baseline.signals, split)
-
-
-def _fit(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
-    from pipelines.baselines import fit
-    from recsys.evaluation.evaluate import evaluate
-
-    def validate(scorer: Scorer) -> float:
-        return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean(CHOSEN_BY)
-
-    console = Console(stderr=True)
-    with RichReporter(console).task(f"{name} seed {seed}", "epochs") as advance:
-
-        def progress(done: int, total: int, numbers: Mapping[str, float]) -> None:
-            note = " ".join(f"{k} {v:.4f}" for k, v in numbers.items() if k != "epoch")
-            advance(done, total, note)
-            if not console.is_terminal:
-                # A bar says nothing in a log file.
-                console.print(f"  {name} seed {seed} epoch {done}/{total} {note}", soft_wrap=True)
-
-        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables)
-
-
-def _record(board: BoardConfig, name: str, seed: int, loaded: _Loaded, fitted: Fitted, provenance: _Provenance) -> tuple[RunRecord, IntArray, IntArray]:
+def _record(board: BoardConfig, name: str, seed: int, loaded: Loaded, fitted: Fitted, provenance: Provenance) -> tuple[RunRecord, IntArray, IntArray]:
     from recsys.evaluation.evaluate import evaluate
 
     split = loaded.split
@@ -338,7 +262,7 @@ def main(arguments: list[str]) -> None:
 
         torch.set_num_threads(int(threads))
         board = BoardConfig.of_dataset(dataset)
-        _tables(board, board.trial(name, tuple(json.loads(choice))), _load(board).split)
+        tables_of(board, board.trial(name, tuple(json.loads(choice))), load_board(board).split)
     elif task == "run":
         _run(dataset, name, int(choice), Path(place), int(threads))
     else:

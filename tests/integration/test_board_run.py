@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipelines import board_run
+from pipelines import board_run, board_training
 from pipelines.board_config import BoardConfig
 from recsys.data import split as split_module
 from recsys.data.interactions import Interactions
@@ -187,10 +187,10 @@ def test_a_split_that_leaks_is_refused_before_anything_is_trained(shop: Path, mo
 
 def test_a_record_states_the_training_that_it_came_from(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_process(monkeypatch)
-    monkeypatch.setattr(board_run, "code_version", lambda: "first")
+    monkeypatch.setattr(board_training, "code_version", lambda: "first")
     (path,) = board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=1)
     trained = read_run(path)
-    monkeypatch.setattr(board_run, "code_version", lambda: "second")
+    monkeypatch.setattr(board_training, "code_version", lambda: "second")
     monkeypatch.setattr(board_run, "peak_mb", lambda: 1.0)
     board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=2, force=True)
     loaded = read_run(path)
