@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from pipelines.baselines import Baseline
 from pipelines.board_folders import CONFIGS
+from pipelines.cold_config import ColdConfig
 from pipelines.ingest import IngestConfig
 from pipelines.signal_config import Signal
 from recsys.config import Config, apply_overrides, read_yaml
@@ -33,6 +34,8 @@ class FusionFile(Config):
     studies: dict[str, Any] = Field(default_factory=dict)
     ladder: tuple[str, ...] = ()
     """Models of the board, lowest first: `ladder.md` sets each beside the one below it."""
+    cold: ColdConfig | None = None
+    """`recsys cold-board`: the models once more on splits that hold items out of training."""
     limits: dict[str, Any] = Field(default_factory=dict)
     images: dict[str, Any] = Field(default_factory=dict)
 
@@ -107,8 +110,9 @@ def _merged(document: dict[str, Any], more: FusionFile | None, path: Path) -> di
         if twice := sorted(own.keys() & added.keys()):
             raise ConfigError(f"{path}: {part} of {', '.join(twice)} stand in baselines.yaml already")
         merged[part] = {**own, **added}
-    if missing := [name for name in more.ladder if name not in merged["models"]]:
-        raise ConfigError(f"{path}: ladder: no model {', '.join(missing)}; there are: {', '.join(merged['models'])}")
+    for part, names in (("ladder", more.ladder), ("cold", more.cold.models if more.cold else ())):
+        if missing := [name for name in names if name not in merged["models"]]:
+            raise ConfigError(f"{path}: {part}: no model {', '.join(missing)}; there are: {', '.join(merged['models'])}")
     return merged | {part: values for part in ("limits", "images") if (values := getattr(more, part))}
 
 

@@ -53,9 +53,9 @@ def run_models(
     records = []
     split_hash = load_board(board).split.digest
     for name in models or board.models:
-        for seed in seeds if _has_seed(board.model(name)) else (0,):
+        for seed in seeds if has_seed(board.model(name)) else (0,):
             path = folder / f"{name}-seed{seed}.json"
-            if not force and _is_done(path, board, name, split_hash):
+            if not force and is_done(path, board, name, split_hash):
                 console.print(f"[dim]· {name} seed {seed}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] seed {seed}")
@@ -89,11 +89,11 @@ def tune_models(dataset: str, models: Sequence[str], console: Console, *, thread
     return path
 
 
-def _has_seed(baseline: Baseline) -> bool:
+def has_seed(baseline: Baseline) -> bool:
     return baseline.kind not in ("popularity", "itemknn", "ease", "nearest", "chance")
 
 
-def _is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool:
+def is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool:
     """A readable record with its ranks, of this very split and of equal settings. Settings are compared as they are read: a
     field that was added since, at its default, is no change."""
     if not path.is_file():
@@ -107,7 +107,7 @@ def _is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool
         return False
 
 
-def _shown(board: BoardConfig, name: str) -> dict[str, Any]:
+def shown_settings(board: BoardConfig, name: str) -> dict[str, Any]:
     """The settings that a record states: the model's and the split's, and no path."""
     return {"model": board.model(name).model_dump(mode="json"), "split": board.split.model_dump(mode="json")}
 
@@ -208,7 +208,7 @@ def _record(board: BoardConfig, name: str, seed: int, loaded: Loaded, fitted: Fi
         model=name,
         label=board.model(name).label,
         seed=seed,
-        config=_shown(board, name),
+        config=shown_settings(board, name),
         cases=len(split.test),
         metrics={metric: test.mean(metric) for metric in test.per_user},
         unmasked={metric: unmasked.mean(metric) for metric in unmasked.per_user},

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from pipelines.commands.board import board
+from pipelines.commands.cold_board import cold_board
 from pipelines.commands.compare import compare
 from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
@@ -185,6 +186,7 @@ def init(
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
+app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)
 app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
 
 
