@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from recsys.config import Config
 from recsys.errors import DataError
+from recsys.graph.config import GraphEncoderConfig
 from recsys.graph.flat import FlatGraph
-from recsys.graph.layers import Gnn, GnnConfig
-from recsys.graph.links import LinkConfig
+from recsys.graph.layers import Gnn
 from recsys.graph.messages import Messages
-
-
-class GraphEncoderConfig(Config):
-    features: Literal["text", "ids"] = "text"
-    """text: the tables' vectors of an item; of any other node the mean of its items. Nothing is learned for a single node, so a new one needs no training.
-    ids: a learned vector a node; an item of no interactions has none and is the mean of its neighbours alone."""
-    users: bool = False
-    """With user nodes: a user is its node. Else the graph has items and attribute values, and a user is the mean of its recent items."""
-    relations: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Factors of relations, 1 where none is given; see `recsys.graph.flat.flatten`."""
-    gnn: GnnConfig = GnnConfig(kind="sage", layers=2, hidden=128, dropout=0.2)
-    dim: Annotated[int, Field(ge=1)] = 64
-    """Of what is learned."""
-    skip: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the text itself beside what is learned: after the training the text's unit vector, times the root of this, is appended to the vector,
-    so that a score is that of the network plus `skip` times the cosine of the texts. New items need it most; where the text is a signal of its own, 0."""
-    link: LinkConfig = LinkConfig()
-
-    @model_validator(mode="after")
-    def _text_to_skip(self) -> Self:
-        if self.skip and self.features != "text":
-            raise ValueError("skip appends the text; leave it out with features: ids")
-        return self
 
 
 class GraphEncoder(nn.Module):

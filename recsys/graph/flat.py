@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 from recsys.graph.build import FROM_INTERACTIONS, ITEM, USER
-from recsys.graph.layers import GnnConfig
+from recsys.graph.config import GnnConfig
 from recsys.graph.messages import Messages
 
 if TYPE_CHECKING:

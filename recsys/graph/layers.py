@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gat_conv import GATConv
@@ -14,35 +11,11 @@ from torch_geometric.nn.conv.gcn_conv import GCNConv
 from torch_geometric.nn.conv.graph_conv import GraphConv
 from torch_geometric.nn.conv.lg_conv import LGConv
 
-from recsys.config import Config
 from recsys.errors import DataError
+from recsys.graph.config import GnnConfig
 from recsys.graph.messages import Messages
 
-
-class GnnConfig(Config):
-    kind: Literal["gcn", "sage", "gat", "lightgcn", "mlp"] = "gcn"
-    """gcn (Kipf and Welling, ICLR 2017), sage (GraphSAGE with the mean, Hamilton et al., NeurIPS 2017), gat (Velickovic et al., ICLR
-    2018), lightgcn (He et al., SIGIR 2020: the mean of layers 0..K, without weights or activations), mlp (edges are not looked at)."""
-    layers: Annotated[int, Field(ge=1)] = 2
-    """K: a node sees K steps far."""
-    hidden: Annotated[int, Field(ge=1)] = 128
-    """Width between the layers; of gat all heads together. lightgcn has none."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the input of each layer; of gat's attention too."""
-    heads: Annotated[int, Field(ge=1)] = 1
-    """gat: side by side between the layers, their mean at the end."""
-    norm: Literal["none", "batch", "layer"] = "none"
-    """After each layer but the last, before the ReLU."""
-
-    @model_validator(mode="after")
-    def _of_the_kind(self) -> Self:
-        if self.heads != 1 and self.kind != "gat":
-            raise ValueError(f"heads is an option of gat; leave it out with {self.kind}")
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
-        if self.norm != "none" and self.kind == "lightgcn":
-            raise ValueError("lightgcn has no layer to normalise; leave norm out")
-        return self
+__all__ = ["Gnn", "GnnConfig"]
 
 
 class Gnn(nn.Module):

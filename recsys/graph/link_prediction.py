@@ -15,9 +15,10 @@ from recsys.config import digest_of
 from recsys.data.split import Split
 from recsys.errors import LeakError
 from recsys.graph.build import ITEM, USER
-from recsys.graph.encoders import GraphEncoder, GraphEncoderConfig, node_inputs
+from recsys.graph.config import GraphEncoderConfig, LinkConfig
+from recsys.graph.encoders import GraphEncoder, node_inputs
 from recsys.graph.flat import FlatGraph, flatten
-from recsys.graph.links import LinkBatch, LinkConfig, Links, drawn_candidates, link_loss
+from recsys.graph.links import LinkBatch, Links, drawn_candidates, link_loss
 from recsys.graph.messages import Messages
 from recsys.graph.model import GraphModel
 from recsys.graph.sampling import NeighbourSampler

@@ -4,51 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from recsys.config import Config
 from recsys.data.sequences import Sequences
 from recsys.errors import DataError
+from recsys.graph.config import LinkConfig
 from recsys.losses import softmax_cross_entropy
-from recsys.training.config import TrainingConfig
-
-
-class LinkConfig(Config):
-    loss: Literal["softmax", "bpr"] = "softmax"
-    """softmax: over the items of training, or `negatives` of them; bpr: against one of them (Rendle et al., 2009)."""
-    negatives: Annotated[int, Field(ge=1)] = 4096
-    """Of softmax: items a step, shared by the batch, drawn uniformly; all where there are no more."""
-    cosine: bool = True
-    """Compare directions; else inner products, in which a length can tell how popular an item is."""
-    temperature: Annotated[float, Field(gt=0)] = 0.1
-    """Of the softmax; the smaller, the more the nearest negatives count."""
-    popularity: Annotated[float, Field(ge=0)] = 0.0
-    """Of softmax: so many times the logarithm of an item's training count is added to its logits, in training alone: with 1 the vectors need not tell what
-    is popular, which no new item could have learned from (logit adjustment, Menon et al., ICLR 2021)."""
-    cold_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the items that an epoch takes for new: without edges made of interactions, and without a vector of their own.
-    0: cold items are out of distribution."""
-    history: Annotated[int, Field(ge=1)] = 50
-    """Recent items that make the user of a graph without users."""
-    fanouts: tuple[Annotated[int, Field(ge=1)], ...] = (15, 10)
-    """Neighbours a node that are drawn, one number a layer; of a graph beyond `full_batch_up_to`."""
-    full_batch_up_to: Annotated[int, Field(ge=0)] = 2_000_000
-    """Messages up to which each step passes over the whole graph."""
-    training: TrainingConfig = TrainingConfig(epochs=100, patience=5, validate_every=2, batch_size=4096, learning_rate=2e-3, betas=(0.9, 0.999))
-    """`batch_size` counts links."""
-
-    @field_validator("training")
-    @classmethod
-    def _no_windows(cls, training: TrainingConfig) -> TrainingConfig:
-        if training.sort_by_length:
-            raise ValueError("sort_by_length orders windows of histories; links have none, leave it out")
-        return training
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ArtifactError, DataError
 from recsys.graph.build import USER
+from recsys.graph.config import GraphEncoderConfig
 from recsys.graph.edges import Edges
-from recsys.graph.encoders import GraphEncoder, GraphEncoderConfig, scaled
+from recsys.graph.encoders import GraphEncoder, scaled
 from recsys.graph.flat import FlatGraph
 from recsys.graph.messages import Messages
 from recsys.graph.sampling import NeighbourSampler

@@ -17,8 +17,8 @@ from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ArtifactError, ConfigError, DataError, LeakError
 from recsys.evaluation.evaluate import evaluate
 from recsys.graph.build import GraphConfig, build_graph
+from recsys.graph.config import GraphEncoderConfig
 from recsys.graph.edges import Edges
-from recsys.graph.encoders import GraphEncoderConfig
 from recsys.graph.link_prediction import GraphFit, fit_graph
 from recsys.graph.model import GraphModel
 from recsys.graph.text_neighbours import TextNeighbourConfig, centred, nearest_edges

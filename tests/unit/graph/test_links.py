@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from recsys.data.sequences import Sequences
 from recsys.errors import ConfigError, DataError
-from recsys.graph.links import LinkConfig, Links, drawn_candidates, link_loss
+from recsys.graph.config import LinkConfig
+from recsys.graph.links import Links, drawn_candidates, link_loss
 
 
 def rows_of(*rows: list[int]) -> Sequences:
