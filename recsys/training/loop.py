@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     progress: Progress | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
 ) -> TrainingState:
     """Train `module` in place and leave it in eval mode with the weights of its best validation.
 
@@ -37,12 +39,14 @@ def train(
     torch's generator, which is seeded by (seed, epoch) for the pass and put back after it, so a resumed run equals an
     undisturbed one bit by bit. validate() is called in eval mode; higher is better.
     checkpoint: folder; a training found there continues (a finished one is only loaded).
+    groups: parameters with options of their own, as torch's optimisers take them, such as {"params": [...], "lr": 1e-4}; None: all alike.
 
     Raises:
         NonFiniteError: the loss or the validation value is NaN or infinite.
         ArtifactError: the checkpoint is damaged or belongs to another `fingerprint`.
     """
-    optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    trained = module.parameters() if groups is None else groups
+    optimiser = torch.optim.Adam(trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
     state, best = TrainingState(), _weights(module)
     if checkpoint is not None and (found := load_checkpoint(checkpoint, fingerprint, module, optimiser)) is not None:
         state, best = found
