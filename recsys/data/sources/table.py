@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
+from pydantic import Field
 
 from recsys.config import Config
-from recsys.data.catalog import IMAGE_FIELDS
+from recsys.data.catalog import IMAGE, IMAGE_FIELDS
 from recsys.data.sources.raw import ROW, RawTable, read_utf8, select_columns
 from recsys.errors import ConfigError, DataError
 
@@ -33,6 +34,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
 }
 INTERACTION_FIELDS = ("user_id", "item_id", "time", "rating")
 ITEM_FIELDS = ("item_id", "title", "year", "brand", "categories", "description", *IMAGE_FIELDS)
+PICTURE_FIELDS = ("item_id", IMAGE)
 
 
 class TableFile(Config):
@@ -58,11 +60,14 @@ class TableSource(Config):
     """Needs user_id and item_id; time and rating where there are any."""
     items: TableFile | None = None
     """Needs item_id; title, year, brand, categories, description, and image (bytes, in Parquet), image_path, image_url where there are any."""
+    pictures: Annotated[TableFile | None, Field(exclude_if=lambda file: file is None)] = None
+    """Pictures of the items in a Parquet file of their own: item_id and image (bytes), at most one row an item; not every item needs one.
+    Where there is no such file it is in no digest: artifacts made before there were any are still found."""
     ordered: bool = True
     """False: the order of the rows in the file means nothing, and events of one time are put in the order of their item ids."""
 
     def files(self) -> list[Path]:
-        return [self.interactions.path] + ([self.items.path] if self.items else [])
+        return [file.path for file in (self.interactions, self.items, self.pictures) if file is not None]
 
     def read_interactions(self) -> RawTable:
         _require(self.interactions, ("user_id", "item_id"), INTERACTION_FIELDS)
@@ -70,9 +75,12 @@ class TableSource(Config):
 
     def read_items(self) -> RawTable | None:
         if self.items is None:
+            if self.pictures is not None:
+                raise ConfigError(f"{self.pictures.path}: pictures of items need a file of items to be joined to; set source.items")
             return None
         _require(self.items, ("item_id",), ITEM_FIELDS)
-        return self.items.load()
+        items = self.items.load()
+        return items if self.pictures is None else replace(items, frame=_illustrated(items.frame, self.pictures))
 
 
 def guess_columns(names: list[str], fields: tuple[str, ...]) -> dict[str, str]:
@@ -139,6 +147,17 @@ def _plain(value: object) -> object:
     if isinstance(value, list):
         return [str(v) for v in value if v is not None]
     return json.dumps(value)
+
+
+def _illustrated(items: pl.DataFrame, file: TableFile) -> pl.DataFrame:
+    """`items` with the column `image`, null where the file has none."""
+    _require(file, PICTURE_FIELDS, PICTURE_FIELDS)
+    if IMAGE in items.columns:
+        raise ConfigError(f"{file.path}: the items have a column {IMAGE!r} of their own; take it from one place")
+    pictures = file.load().frame.select(pl.col("item_id").str.strip_chars(), IMAGE).drop_nulls()
+    if twice := pictures.filter(pictures["item_id"].is_duplicated())["item_id"].unique(maintain_order=True).to_list():
+        raise DataError(f"{file.path}: {len(twice)} items have more than one picture, such as {twice[0]!r}; leave one each")
+    return items.with_columns(pl.col("item_id").str.strip_chars()).join(pictures, on="item_id", how="left", maintain_order="left")
 
 
 def _require(file: TableFile, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from recsys.data.sources.recbole import RecBoleSource
 from recsys.data.sources.table import INTERACTION_FIELDS, ITEM_FIELDS, TableFile, TableSource, guess_columns, read_frame
 from recsys.data.split import SplitConfig, make_split
 from recsys.data.validation import CleanData, ValidationConfig, clean
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 EVENTS = pl.DataFrame(
     [(f"u{row % 5}", f"{(row * 7) % 13}", 1000 + row // 4) for row in range(60)],
@@ -94,3 +94,43 @@ def test_public_data_sets_come_in_whole(dataset: str) -> None:
     if dataset == "amazon_industrial":
         # 447 targets of the last event are repeats
         assert make_split(SplitConfig(), events).counts["test_targets_repeated"] == 447
+
+
+def illustrated(folder: Path, pictures: pl.DataFrame, **items: str) -> TableSource:
+    EVENTS.write_parquet(folder / "e.parquet")
+    pl.DataFrame({"id": ["0", " 1", "2", "0"], "name": ["nil", "one", "two", "nil again"], "poster": [b"x"] * 4}).write_parquet(folder / "i.parquet")
+    pictures.write_parquet(folder / "p.parquet")
+    return TableSource(
+        interactions=TableFile(path=folder / "e.parquet", columns={name: name for name in EVENTS.columns}),
+        items=TableFile(path=folder / "i.parquet", columns={"item_id": "id", "title": "name", **items}),
+        pictures=TableFile(path=folder / "p.parquet", columns={"item_id": "id", "image": "jpeg"}),
+    )
+
+
+def test_pictures_of_a_file_of_their_own_join_their_items(tmp_path: Path) -> None:
+    """By id, whatever its type; an item without one, a picture without an item, and a picture that is null are no errors."""
+    source = illustrated(tmp_path, pl.DataFrame({"id": [2, 7, 1, 0], "jpeg": [b"two", b"nobody's", b"one", None]}))
+    raw = source.read_items()
+    assert raw is not None and raw.frame["image"].to_list() == [None, b"one", b"two", None] and raw.frame["title"].to_list()[3] == "nil again"
+    assert source.files() == [tmp_path / "e.parquet", tmp_path / "i.parquet", tmp_path / "p.parquet"]
+    catalog = clean(source.read_interactions(), source.read_items(), ValidationConfig()).catalog.table
+    assert dict(catalog.select("item_id", "image").iter_rows()) == {"0": None, "1": b"one", "2": b"two"}
+
+
+def test_pictures_that_do_not_fit(tmp_path: Path) -> None:
+    twice = pl.DataFrame({"id": ["1", "1", "2"], "jpeg": [b"a", b"b", b"c"]})
+    with pytest.raises(DataError, match="1 items have more than one picture, such as '1'"):
+        illustrated(tmp_path, twice).read_items()
+    once = illustrated(tmp_path, twice[1:])
+    with pytest.raises(ConfigError, match="a column 'image' of their own"):
+        illustrated(tmp_path, twice[1:], image="poster").read_items()
+    with pytest.raises(ConfigError, match="need a file of items"):
+        once.model_copy(update={"items": None}).read_items()
+
+
+def test_without_pictures_a_source_is_what_it_was_before_there_were_any(tmp_path: Path) -> None:
+    """Its digest is the key of finished artifacts."""
+    plain = TableSource(interactions=TableFile(path=Path("e.csv"), columns={"user_id": "u"}))
+    assert "pictures" not in plain.model_dump(mode="json")
+    assert plain.digest() != plain.model_copy(update={"pictures": plain.interactions}).digest()
+    assert TableSource.parse(plain.model_dump(mode="json")) == plain
