@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gat_conv import GATConv
@@ -13,6 +12,7 @@ from torch_geometric.nn.conv.lg_conv import LGConv
 
 from recsys.errors import DataError
 from recsys.graph.config import GnnConfig
+from recsys.graph.dropout import dropout
 from recsys.graph.messages import Messages
 
 __all__ = ["Gnn", "GnnConfig"]
@@ -65,14 +65,14 @@ class Gnn(nn.Module):
         if self.config.kind == "lightgcn":
             return self._smoothed(x, edges, weights)
         for k, layer in enumerate(self.layers):
-            x = F.dropout(x, self.config.dropout, self.training)
+            x = dropout(x, self.config.dropout, self.training)
             x = layer(x) if self.config.kind == "mlp" else layer(x, edges, weights)
             if k < len(self.norms):
                 x = torch.relu(self.norms[k](x))
         return x
 
     def _smoothed(self, x: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         layer = x if self.map is None else self.map(x)
         total = layer
         for smooth in self.layers:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from recsys.config import Config
 from recsys.errors import DataError, NonFiniteError
-from recsys.graph.layers import Gnn, GnnConfig
-from recsys.graph.messages import Messages
+from recsys.graph.config import GnnConfig
+from recsys.graph.layers import Gnn
 from recsys.graph.node_features import NodeFeatures
 from recsys.graph.node_split import NodeSplit
 from recsys.graph.text_graph import UNKNOWN
@@ -71,20 +71,35 @@ def accuracy(logits: FloatArray, labels: IntArray, nodes: IntArray) -> float:
     return float((logits[nodes].argmax(axis=1) == labels[nodes]).mean()) if len(nodes) else float("nan")
 
 
+class _Pass:
+    """Logits of all nodes, or of those that a training looks at: where no edge counts, the others need not be computed."""
+
+    def __init__(self, network: nn.ModuleList, edge_index: Tensor, n_nodes: int, nodes: Tensor | None) -> None:
+        self._inputs, self._gnn = network
+        self._nodes = nodes
+        assert isinstance(self._gnn, Gnn)
+        self._messages = self._gnn.messages(edge_index, None, n_nodes) if nodes is None else self._gnn.messages(edge_index[:, :0], None, len(nodes))
+
+    def __call__(self) -> Tensor:
+        logits: Tensor = self._gnn.propagate(self._inputs(self._nodes), self._messages)  # type: ignore[operator]
+        return logits
+
+
 def _trained(config: NodeClassifierConfig, network: nn.ModuleList, edge_index: Tensor, labels: IntArray, split: NodeSplit) -> Classified:
-    inputs, gnn = network
-    assert isinstance(gnn, Gnn)
-    messages = gnn.messages(edge_index, None, len(labels))
     train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
     learned, judged = (torch.from_numpy(labels[part].copy()) for part in (split.train, split.validation))
-    # Decay for the first layer alone would follow Kipf and Welling; for all it is the same with one number less to choose.
+    whole = _Pass(network, edge_index, len(labels), None)
+    seen = whole
+    if config.gnn.kind == "mlp":
+        seen = _Pass(network, edge_index, len(labels), torch.cat([train, validation]))
+        train, validation = torch.arange(len(train)), torch.arange(len(train), len(train) + len(validation))
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     best, best_epoch, kept = (-1.0, float("-inf")), 0, copy.deepcopy(network.state_dict())
     epoch = 0
     for epoch in range(1, config.epochs + 1):
         network.train()
         optimiser.zero_grad()
-        loss = F.cross_entropy(_logits(inputs, gnn, messages)[train], learned, label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(seen()[train], learned, label_smoothing=config.label_smoothing)
         if not torch.isfinite(loss):
             raise NonFiniteError(f"node classifier: the loss of epoch {epoch} is {loss.item()}; lower learning_rate ({config.learning_rate:g})")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -92,7 +107,7 @@ def _trained(config: NodeClassifierConfig, network: nn.ModuleList, edge_index: T
         # Without dropout: the accuracy of a forward pass that drops inputs is another model's.
         network.eval()
         with torch.no_grad():
-            logits = _logits(inputs, gnn, messages)[validation]
+            logits = seen()[validation]
         reached = (float((logits.argmax(1) == judged).float().mean()), -float(F.cross_entropy(logits, judged)))
         if reached > best:
             best, best_epoch, kept = reached, epoch, copy.deepcopy(network.state_dict())
@@ -101,9 +116,5 @@ def _trained(config: NodeClassifierConfig, network: nn.ModuleList, edge_index: T
     network.load_state_dict(kept)
     network.eval()
     with torch.no_grad():
-        final: FloatArray = _logits(inputs, gnn, messages).numpy().astype(np.float32)
+        final: FloatArray = whole().numpy().astype(np.float32)
     return Classified(final, best[0], best_epoch, epoch, sum(parameter.numel() for parameter in network.parameters()))
-
-
-def _logits(inputs: nn.Module, gnn: Gnn, messages: Messages) -> Tensor:
-    return gnn.propagate(inputs(), messages)

@@ -58,7 +58,7 @@ NodeFeatures = Vectors | Ranks
 
 
 class NodeInput(nn.Module):
-    """() -> float (n, width)."""
+    """int64 (m,) nodes, None for all -> float (m, width)."""
 
     def __init__(self, values: Tensor, width: int, embedding: nn.Embedding | None = None) -> None:
         super().__init__()
@@ -66,5 +66,6 @@ class NodeInput(nn.Module):
         self.embedding = embedding
         self._values = values
 
-    def forward(self) -> Tensor:
-        return self._values if self.embedding is None else self.embedding(self._values).flatten(1)
+    def forward(self, nodes: Tensor | None = None) -> Tensor:
+        values = self._values if nodes is None else self._values[nodes]
+        return values if self.embedding is None else self.embedding(values).flatten(1)
