@@ -22,13 +22,15 @@ from pipelines.ingest import IngestConfig
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
 from pipelines.stage import Inputs, Step, Surroundings
+from pipelines.training_figures import training_figures
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
 from recsys.config import apply_overrides, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.embeddings.adapter import KIND, adapted, save_adapter
 from recsys.embeddings.content import of_texts
-from recsys.embeddings.fine_tuning import Validation, fine_tune
+from recsys.embeddings.fine_tuning import fine_tune
+from recsys.embeddings.pair_training import Validation
 from recsys.embeddings.table import EmbeddingTable
 
 VERSION = 1
@@ -99,20 +101,7 @@ def run(config: AdapterConfig, inputs: Inputs, folder: Path, surroundings: Surro
         **facts,
         "encoder": tuning.encoder.name,
         "seed": config.seed,
-        "figures": {
-            "pairs": tuned.pairs,
-            "parameters": tuned.parameters,
-            "epochs": len(tuned.history),
-            "best_epoch": tuned.best_epoch,
-            "capped": tuned.capped,
-            "train_seconds": round(tuned.seconds, 1),
-            "pairs_per_second": _rounded(tuned.pairs_per_second),
-            "lower_items": tuned.lower_items,
-            "lower_seconds": round(tuned.lower_seconds, 1),
-            "peak_mb": round(tuned.peak_mb, 1),
-            "validation_before": round(tuned.validation_before, 6),
-            "validation": round(max(row["validation"] for row in tuned.history if "validation" in row), 6),
-        },
+        "figures": training_figures(tuned),
     }
 
 
@@ -148,7 +137,3 @@ def run_steps(config: FineTuneConfig, reporter: Reporter) -> tuple[Artifact, boo
             inputs = {role: artifacts[name] for role, name in step.inputs.items()}
             artifacts[step.name] = ledger.open(status) if status.cached else ledger.run(status, inputs, surroundings)
     return artifacts[step.name], ran
-
-
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 2)

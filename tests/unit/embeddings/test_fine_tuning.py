@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from recsys.embeddings import adapter as adapter_module
 from recsys.embeddings import fine_tuning
 from recsys.embeddings.adapter import KIND, LayersTuning, LoraTuning, save_adapter
 from recsys.embeddings.content import Content, of_texts
-from recsys.embeddings.fine_tuning import FineTuned, FineTuningConfig, Validation, fine_tune
+from recsys.embeddings.fine_tuning import FineTuned, FineTuningConfig, fine_tune
+from recsys.embeddings.pair_training import Examples, Validation
 from recsys.embeddings.text import TextEncoder, TextEncoderConfig
 from recsys.errors import ConfigError, DataError
 from recsys.training.config import TrainingConfig
-from recsys.training.contrastive import ContrastiveConfig, HardNegativesConfig, contrastive_loss
+from recsys.training.contrastive import ContrastiveConfig, HardNegativesConfig
 from recsys.types import FloatArray
 from recsys.weights.find import find_weights
 
@@ -203,13 +205,15 @@ def test_items_without_text_take_no_part(folders: dict[str, str], split: Split, 
 def test_items_of_one_text_are_no_negatives_of_each_other(folders: dict[str, str], split: Split) -> None:
     config = config_of(folders["bert"])
     contents = [CONTENTS[0], CONTENTS[1], CONTENTS[0], *CONTENTS[3:]]
-    examples = fine_tuning._Examples(config, split, contents, 0)
+    examples = Examples(config, split, np.ones(N, dtype=np.bool_), [content.key for content in contents], 0, "")
     items, vectors = np.array([0, 1, 2, 4]), torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
-    tuner = type("Frozen", (), {"temperature": staticmethod(lambda: torch.tensor(10.0))})
-    found = examples.loss(tuner, items, np.array([0]), np.array([1]))(vectors)  # type: ignore[arg-type]
+    given: list[Any] = []
+    tuner: Any = SimpleNamespace(loss=lambda *arguments: given.extend(arguments))
+    examples.loss(tuner, items, np.array([0]), np.array([1]))(vectors)
     together = torch.zeros(4, 4, dtype=torch.bool)
     together[0, 1] = together[1, 0] = together[0, 2] = together[2, 0] = True
-    torch.testing.assert_close(found, contrastive_loss(vectors, torch.tensor([0]), torch.tensor([1]), together, 10.0))
+    together |= torch.eye(4, dtype=torch.bool)
+    assert given[0] is vectors and given[1] is items and torch.equal(given[4], together)
 
 
 def test_only_items_of_training_pairs_are_ever_encoded_in_a_step(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
