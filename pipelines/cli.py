@@ -17,6 +17,7 @@ from pipelines.commands.compare import compare
 from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.fine_tune import fine_tune
+from pipelines.commands.lite_llm import lite_llm
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _stage_command(stage: str, summary: str) -> None:
 for _stage, _summary in {
     "ingest": "Read the raw files; quarantine bad rows.",
     "split": "Make the hashed splits.",
+    "graph": "Build the graphs of `graph:`; fit their encoders.",
     "backbone": "Train the ID-only SASRec.",
     "rank": "Train the fused model.",
     "evaluate": "Rank the full catalogue with every model; write the report.",
@@ -188,6 +190,7 @@ app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
 app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)
 app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
+app.command(name="lite-llm", rich_help_panel="Measuring")(lite_llm)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipelines.evaluate import EvaluateConfig
+from pipelines.graph import GraphSignal
 from pipelines.ingest import IngestConfig
 from pipelines.publish import PublishConfig
 from recsys.config import Config
@@ -59,6 +60,8 @@ class RunConfig(Config):
     """What no encoder is given."""
     images: ImageSourceConfig = ImageSourceConfig()
     """Where the pictures of the items come from, for encoders that look at them."""
+    graph: tuple[GraphSignal, ...] = ()
+    """One more signal of the fused model each, of a graph of training that reads all tables above; empty: none is built."""
     backbone: FusionConfig = FusionConfig()
     """The ID-only SASRec."""
     rank: FusionConfig = FusionConfig()
@@ -71,7 +74,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> RunConfig:
-        names = [encoder.name for encoder in self.embed]
+        names = [encoder.name for encoder in self.embed] + [signal.name for signal in self.graph]
         if len(set(names)) != len(names):
-            raise ValueError(f"embed: two encoders have the same name: {', '.join(names)}")
+            raise ValueError(f"embed, graph: two signals have the same name: {', '.join(names)}")
         return self

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import save_file
 
-from pipelines import embed, rank, split
+from pipelines import embed, graph, rank, split
 from pipelines.stage import Inputs, Surroundings
+from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
 from recsys.config import Config
 from recsys.data.split import Split
@@ -113,13 +114,18 @@ def _contestants(config: EvaluateConfig, data_split: Split, tables: Mapping[str,
             f"nearest-{name}", f"text nearest ({name})", lambda: TextNearest(table.aligned_to(data_split.items), name, centre_on=~data_split.held_out)
         )
 
+    def of_graph(name: str, artifact: Artifact) -> Callable[[], Contestant]:
+        return lambda: Contestant(f"graph-{name}", f"graph ({name})", graph.load_scorer(artifact), artifact.manifest.metadata["train_seconds"])
+
+    graphs = {role.split(":")[1]: artifact for role, artifact in inputs.items() if role.startswith("graph:") and role.endswith(f":{board}")}
     return [
         fitted("popularity", "popularity", lambda: Popularity.fit(data_split)),
         fitted("itemknn", "ItemKNN", lambda: ItemKNN.fit(config.itemknn, data_split)),
         fitted("ease", "EASE", lambda: Ease.fit(config.ease, data_split)),
         *(nearest(name, table) for name, table in tables.items()),
+        *(of_graph(name, artifact) for name, artifact in graphs.items()),
         trained(ID_ONLY, "SASRec (ID only)", f"backbone:{board}"),
-        trained(FUSED, "fused (" + " + ".join(("ID", *tables)) + ")", f"rank:{board}"),
+        trained(FUSED, "fused (" + " + ".join(("ID", *tables, *graphs)) + ")", f"rank:{board}"),
     ]
 
 

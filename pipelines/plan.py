@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from pipelines import embed, evaluate, ingest, publish, rank, split
+from pipelines import embed, evaluate, graph, ingest, publish, rank, split
 from pipelines.config import RunConfig
 from pipelines.publish import Services
 from pipelines.rank import RankConfig
 from pipelines.stage import Step
 from recsys.data.split import SplitConfig
 from recsys.embeddings.configs import IMAGE, EncoderConfig, reads
+from recsys.errors import ConfigError
 
 
 def build_plan(config: RunConfig, services: Services) -> list[Step]:
@@ -31,8 +32,11 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
     for board in boards:
         of_split = {"split": f"split:{board}"}
         steps.append(Step(f"backbone:{board}", rank.VERSION, RankConfig(model=config.backbone, seed=config.seed), rank.run, of_split))
-        steps.append(Step(f"rank:{board}", rank.VERSION, RankConfig(model=config.rank, seed=config.seed), rank.run, {**of_split, **tables}))
+        steps += [_graph(config, signal, board, {**data, **of_split, **tables}) for signal in config.graph]
+        graphs = {f"table:{signal.name}": f"graph:{signal.name}:{board}" for signal in config.graph}
+        steps.append(Step(f"rank:{board}", rank.VERSION, RankConfig(model=config.rank, seed=config.seed), rank.run, {**of_split, **tables, **graphs}))
     trained = {f"{stage}:{board}": f"{stage}:{board}" for board in boards for stage in ("split", "backbone", "rank")}
+    trained |= {name: name for board in boards for name in (f"graph:{signal.name}:{board}" for signal in config.graph)}
     steps.append(Step("evaluate", evaluate.VERSION, config.evaluate, evaluate.run, {**data, **tables, **trained}))
     finished = {**data, **tables, "split": "split:warm", "rank": "rank:warm", "evaluation": "evaluate"}
     release = publish.ReleaseConfig(name=config.name, encoders=config.embed, publish=config.publish)
@@ -46,9 +50,17 @@ def _embedding(config: RunConfig, encoder: EncoderConfig, inputs: Mapping[str, s
     return Step(f"embed:{encoder.name}", embed.VERSION, own, embed.run, inputs, raw_digest=pictures)
 
 
+def _graph(config: RunConfig, signal: graph.GraphSignal, board: str, inputs: Mapping[str, str]) -> Step:
+    own = graph.GraphStageConfig(signal=signal, seed=config.seed)
+    knowledge = partial(graph.knowledge_digest, signal.build) if signal.build.knowledge is not None else None
+    return Step(f"graph:{signal.name}:{board}", graph.VERSION, own, graph.run, inputs, raw_digest=knowledge)
+
+
 def up_to(plan: list[Step], stage: str) -> list[Step]:
-    """The steps of `stage` and all that they need, in order."""
+    """The steps of `stage` and all that they need, in order. Raises ConfigError: the plan has none of it."""
     wanted = {step.name for step in plan if step.stage == stage}
+    if not wanted:
+        raise ConfigError(f"nothing to run: this config has no step {stage!r}; name what it is to make under `{stage}:`")
     for step in reversed(plan):
         if step.name in wanted:
             wanted |= set(step.inputs.values())
