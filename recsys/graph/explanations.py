@@ -19,7 +19,7 @@ from recsys.graph.tape_prompt import ExplainTask
 from recsys.types import FloatArray, IntArray
 
 OK, NO_TEXT, MISSING = "ok", "no text", "missing"
-SCHEMA = {"item_id": pl.String, "labels": pl.List(pl.String), "explanation": pl.String, "status": pl.String, "tries": pl.Int64}
+SCHEMA: dict[str, Any] = {"item_id": pl.String, "labels": pl.List(pl.String), "explanation": pl.String, "status": pl.String, "tries": pl.Int64}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,14 +21,14 @@ class Vectors:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.dtype.name != "float32":
             raise DataError(f"vectors of nodes are float32 (n, d), got {self.values.dtype} {self.values.shape}")
-        if not torch.from_numpy(self.values).isfinite().all():
+        if not np.isfinite(self.values).all():
             raise NonFiniteError("vectors of nodes: NaN or infinity among them")
 
     def __len__(self) -> int:
         return len(self.values)
 
     def module(self) -> NodeInput:
-        return NodeInput(torch.from_numpy(self.values), int(self.values.shape[1]))
+        return NodeInput(torch.tensor(self.values), int(self.values.shape[1]))
 
 
 @dataclass(frozen=True)
