@@ -67,10 +67,24 @@ class FusionConfig(SignalOptions):
     head: Literal["tied", "free"] = "tied"
     """tied: the items that are ranked have the vectors of those that are read (but for `projection`). free: IDs, adapters and gate of their own."""
 
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """Score by the cosine of state and item over this: no item is better for the length of its vector, new ones least of all. Null: inner product."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target that is spread over all candidates (of `softmax` alone)."""
+    id_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty of the IDs: those of rare items, whose gradients are small, shrink first, and leave their items to the signals."""
+    adapter_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty of the adapters."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """What is validated and kept is a running mean of the weights, in which each step leaves so much of the past (Polyak and Juditsky
+    1992). 0: the last weights."""
+
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         if self.head == "free" and self.projection:
             raise ValueError("head: free has item vectors of its own, which projection would only turn; set projection: false")
+        if self.smoothing and self.loss.kind != "softmax":
+            raise ValueError(f"smoothing is of the softmax over all candidates; the loss is {self.loss.kind}")
         if self.id_axes is not None and self.id_axes > self.encoder.dim:
             raise ValueError(f"id_axes {self.id_axes} of item vectors of width {self.encoder.dim}")
         for name in self.each:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from recsys.config import digest_of
 from recsys.data.split import Split
 from recsys.errors import ConfigError, DataError
+from recsys.heads.averaging import WithAverage
 from recsys.heads.config import FusionConfig
 from recsys.heads.network import FusionNetwork
 from recsys.heads.ranker import ID, FusedRanker
@@ -98,21 +99,25 @@ def fit_ranker(
             _initialise_ids(network, raw[config.id_init], config, split.item_counts() > 0)
     everything = {name: table.space_id for name, table in tables.items()}
 
+    trained = WithAverage(network, config.average) if config.average else None
+    kept = trained.average if trained else network
+
     def run_epoch(optimiser: torch.optim.Optimizer, epoch: int) -> float:
-        return _run_epoch(network, config, split, inputs, optimiser, seed, epoch)
+        return _run_epoch(network, config, split, inputs, optimiser, seed, epoch, trained.update if trained else None)
 
     state = train(
-        network,
+        trained or network,
         run_epoch,
-        lambda: validate(_snapshot(network, config, inputs, spaces)),
+        lambda: validate(_snapshot(kept, config, inputs, spaces)),
         config.training,
         seed=seed,
         fingerprint=digest_of([config.digest(), split.digest, list(everything.items()), seed, torch.__version__]),
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
+        groups=_groups(network, config),
     )
-    ranker = _snapshot(network, config, inputs, spaces, _some_histories(split))
+    ranker = _snapshot(kept, config, inputs, spaces, _some_histories(split))
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return FitResult(ranker, state.history, state.seconds, state.best_epoch, state.capped, parameters, state.peak_mb)
 
@@ -152,7 +157,27 @@ def _initialise_ids(network: FusionNetwork, vectors: FloatArray, config: FusionC
             tower.ids.weight[torch.from_numpy(has_vector), : begun.shape[1]] = torch.from_numpy(begun.astype(np.float32))
 
 
-def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, inputs: _Inputs, optimiser: torch.optim.Optimizer, seed: int, epoch: int) -> float:
+def _groups(network: FusionNetwork, config: FusionConfig) -> list[dict[str, Any]] | None:
+    """Parameters by their penalty; None: all alike."""
+    if not config.id_decay and not config.adapter_decay:
+        return None
+    parts: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        own = {"ids": config.id_decay, "maps": config.adapter_decay}.get(name.removeprefix("head.").partition(".")[0], 0.0)
+        parts.setdefault(own or config.training.weight_decay, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in parts.items()]
+
+
+def _run_epoch(
+    network: FusionNetwork,
+    config: FusionConfig,
+    split: Split,
+    inputs: _Inputs,
+    optimiser: torch.optim.Optimizer,
+    seed: int,
+    epoch: int,
+    stepped: Callable[[], None] | None = None,
+) -> float:
     # Only items with interactions are candidates: as perpetual negatives, cold items would be pushed below all others.
     candidates = inputs.candidates
     position = torch.full((len(inputs.counts),), -1, dtype=torch.int64)
@@ -168,12 +193,23 @@ def _run_epoch(network: FusionNetwork, config: FusionConfig, split: Split, input
         states = torch.cat(list(_states(network, [torch.from_numpy(part.inputs) for part in parts], vectors)))
         targets = torch.cat([torch.from_numpy(part.targets[part.targets != PAD]) for part in parts])
         ranked = network.ranked_vectors(vectors, inputs.signals, present, counts)
-        loss = catalogue_loss(config.loss, states, ranked if whole else ranked.index_select(0, candidates), position[targets])
+        ranked = ranked if whole else ranked.index_select(0, candidates)
+        states, wanted = network.compared(states), position[targets]
+        loss = catalogue_loss(config.loss, states, ranked, wanted)
+        if config.smoothing:
+            loss = loss + config.smoothing * _spread(states, ranked, wanted)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        if stepped is not None:
+            stepped()
         total, steps = total + loss.item(), steps + 1
     return total / steps
+
+
+def _spread(states: Tensor, ranked: Tensor, wanted: Tensor) -> Tensor:
+    """What smoothing by 1 adds to the cross-entropy: the mean over positions of the target's logit less the mean of all logits."""
+    return (states * (F.embedding(wanted, ranked) - ranked.mean(dim=0))).sum(dim=1).mean()
 
 
 def _dropped(config: FusionConfig, inputs: _Inputs) -> tuple[Tensor, Tensor]:

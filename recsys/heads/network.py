@@ -71,18 +71,35 @@ class FusionNetwork(ItemTower):
         self.projection = ProjectionHead(config.encoder.dim) if config.projection else None
         self.encoder = make_encoder(config.encoder)
         self.head = ItemTower(config, n_items, signals) if config.head == "free" else None
+        self.temperature = config.temperature
 
     @property
     def towers(self) -> list[ItemTower]:
         return [self] if self.head is None else [self, self.head]
 
-    def project(self, vectors: Tensor) -> Tensor:
-        """float (..., d) -> (..., d): of a tied head, item vectors as they are ranked; of a free one its own as they are."""
-        return vectors if self.projection is None else self.projection(vectors)
+    def projected(self, components: Tensor) -> Tensor:
+        """float (n, 1 + S, d) -> (n, 1 + S, d): the shares (of a free head, its own) as they are ranked. All that is done to them is linear,
+        but for the length of their sum, by which a cosine divides them all alike: they still add up to the score."""
+        ranked = components if self.projection is None else self.projection(components)
+        return ranked if self.temperature is None else ranked * self._factor(ranked.sum(dim=-2))[..., None, :]
 
     def ranked_vectors(self, read: Tensor, signals: dict[str, Tensor], present: Tensor, counts: Tensor) -> Tensor:
         """float (n, d), the vectors that are ranked. read: `item_vectors` of the same arguments."""
-        return self.project(read) if self.head is None else self.head.item_vectors(signals, present, counts)
+        return self.ranked_sum(read if self.head is None else self.head.item_vectors(signals, present, counts))
+
+    def ranked_sum(self, vectors: Tensor) -> Tensor:
+        """float (n, d) -> (n, d): the sum of `projected`, from the sum of the shares."""
+        ranked = vectors if self.projection is None else self.projection(vectors)
+        return ranked if self.temperature is None else ranked * self._factor(ranked)
+
+    def compared(self, states: Tensor) -> Tensor:
+        """float (N, d): states as training compares them. Serving leaves their length, which moves no user's ranking."""
+        return states if self.temperature is None else F.normalize(states, dim=-1)
+
+    def _factor(self, vectors: Tensor) -> Tensor:
+        """float (n, d) -> (n, 1): to length 1 / temperature."""
+        assert self.temperature is not None
+        return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12).mul(self.temperature).reciprocal()
 
 
 class Gate(nn.Module):

@@ -56,7 +56,7 @@ class FusedRanker:
             self._components = components.detach().clone()
             ranked = self._components.sum(dim=1)
             self._read = ranked if read is None else read.detach().clone()
-            outputs = network.project(ranked)
+            outputs = network.ranked_sum(ranked)
         self._backbone = SequentialBackbone(network.encoder, self._read, outputs.numpy().copy(), scorable, default_state)
         self._scorer = HeadedScorer(self._backbone)
 
@@ -92,7 +92,7 @@ class FusedRanker:
         """signal -> float32 (B, C); the signals' shares add up to the score."""
         states = self.represent(queries)
         with torch.no_grad():
-            parts = self._network.project(self._components[torch.from_numpy(item_nums)]).numpy()
+            parts = self._network.projected(self._components[torch.from_numpy(item_nums)]).numpy()
         return {name: np.asarray(states @ parts[:, number].T, dtype=np.float32) for number, name in enumerate(self.signals)}
 
     def with_items(self, vectors: Mapping[str, FloatArray]) -> FusedRanker:

@@ -16,6 +16,7 @@ from torch import Tensor
 from recsys.data.sequences import Sequences
 from recsys.errors import ConfigError
 from recsys.heads import fitting
+from recsys.heads.averaging import WithAverage
 from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import FusedRanker, fit_ranker
 from recsys.heads.network import FusionNetwork, Gate, ItemTower
@@ -37,6 +38,9 @@ FORMS = {
     "null space": {"adapter": "frozen", "transform": "whiten", "components": 2, "id_axes": 4, "gate": False},
     "free": {"head": "free", "each": {"image": {"adapter": "mlp", "hidden": 3}}},
     "text alone": {"use_ids": False, "gate": False},
+    "cosine": {"temperature": 0.2, "projection": True},
+    "cosine, free": {"temperature": 0.5, "head": "free"},
+    "smoothed": {"smoothing": 0.3, "gate": False},
 }
 
 
@@ -107,11 +111,17 @@ def slow_loss(network: FusionNetwork, config: FusionConfig, inputs: fitting._Inp
     ranked = torch.stack([slow_item_vector(head, config, inputs, item) for item in warm.tolist()])
     if network.projection is not None:
         ranked = ranked @ network.projection.weight.T
+    if config.temperature is not None:
+        ranked = torch.stack([vector / (config.temperature * vector.square().sum().sqrt()) for vector in ranked])
     losses = []
     for row in planted.split.train:
         states = network.encoder(torch.stack([read[i] for i in row[:-1].tolist()][-8:])[None], torch.ones(1, min(8, len(row) - 1), dtype=torch.bool))[0]
-        targets = np.searchsorted(warm, row[1:][-8:])
-        losses += [-F.log_softmax(ranked @ state, dim=0)[target] for state, target in zip(states, targets.tolist(), strict=True)]
+        if config.temperature is not None:
+            states = states / states.square().sum(dim=1, keepdim=True).sqrt()
+        for state, target in zip(states, np.searchsorted(warm, row[1:][-8:]).tolist(), strict=True):
+            wanted = torch.full((len(warm),), config.smoothing / len(warm), dtype=torch.float64)
+            wanted[target] += 1 - config.smoothing
+            losses.append(-(wanted * F.log_softmax(ranked @ state, dim=0)).sum())
     return torch.stack(losses).mean()
 
 
@@ -219,6 +229,64 @@ def test_ids_begin_as_the_leading_components_of_a_signal(planted: World) -> None
     assert ranker.signals == ("id",) and not ranker.scorable_items()[planted.cold].any()
 
 
+def test_a_cosine_ranks_by_direction_alone(planted: World) -> None:
+    ranker = fitted(planted, {"text": planted.text}, temperature=0.1)
+    np.testing.assert_allclose(np.linalg.norm(ranker.items(), axis=1), 10, rtol=1e-5)
+    queries, every = Queries.of_history(planted.popular[:3]), np.arange(len(planted.cluster))
+    np.testing.assert_allclose(sum(ranker.shares(queries, every).values()), ranker.score(queries, every), atol=1e-4)
+
+
+def test_the_mean_of_the_weights_is_what_is_kept(planted: World, tmp_path: Path) -> None:
+    config = FusionConfig.parse(TINY)
+    network = network_of(config, planted, inputs_of(config, planted))
+    both = WithAverage(network, 0.5)
+    values = []
+    for step in range(4):
+        with torch.no_grad():
+            network.ids.weight.fill_(float(step))
+        both.update()
+        values.append(both.average.ids.weight[0, 0].item())
+    # Decays 1/10, 2/11, 3/12, 4/13, all below one half; the first begins at the initial weight.
+    expected = [0.1 * network_of(config, planted, inputs_of(config, planted)).ids.weight[0, 0].item()]
+    for step, decay in ((1, 2 / 11), (2, 3 / 12), (3, 4 / 13)):
+        expected.append(decay * expected[-1] + (1 - decay) * step)
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert not any(parameter.requires_grad for parameter in both.average.parameters())
+
+    class KilledError(Exception):
+        pass
+
+    def kill(done: int, total: int, numbers: dict[str, float]) -> None:
+        raise KilledError
+
+    averaged = {**TINY, "average": 0.9}
+    plain, undisturbed = fitted(planted, {"text": planted.text}), fitted(planted, {"text": planted.text}, average=0.9)
+    assert np.abs(plain.items() - undisturbed.items()).max() > 1e-4
+
+    def resumed(**more: object) -> FusedRanker:
+        chosen = {"seed": 0, "validate": lambda s: float(np.abs(s.items()).sum()), "checkpoint": tmp_path, "checkpoint_seconds": 0.0}
+        return fit_ranker(FusionConfig.parse(averaged), planted.split, {"text": planted.text}, **chosen, **more).ranker  # type: ignore[arg-type]
+
+    with pytest.raises(KilledError):
+        resumed(progress=kill)
+    np.testing.assert_array_equal(resumed().items(), undisturbed.items())
+
+
+def test_penalties_are_of_their_own_parameters(planted: World) -> None:
+    config = FusionConfig.parse({**TINY, "id_decay": 0.5, "adapter_decay": 0.25, "head": "free"})
+    network = network_of(config, planted, inputs_of(config, planted))
+    groups = fitting._groups(network, config)
+    assert groups is not None
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    named = {name: decays[id(parameter)] for name, parameter in network.named_parameters()}
+    assert {name for name, decay in named.items() if decay == 0.5} == {"ids.weight", "head.ids.weight"}
+    assert {name for name, decay in named.items() if decay == 0.25} == {f"{head}maps.{s}.weight" for head in ("", "head.") for s in ("text", "image")}
+    assert fitting._groups(network, FusionConfig.parse(TINY)) is None
+    longer = {"epochs": 40, "batch_size": 64, "learning_rate": 0.01, "patience": 99}
+    shrunk, plain = (fitted(planted, {"text": planted.text}, training=longer, id_decay=decay) for decay in (0.1, 0.0))
+    assert shrunk._components[planted.rare, 0].norm() < 0.7 * plain._components[planted.rare, 0].norm()
+
+
 def test_dropout_leaves_no_item_with_nothing(planted: World) -> None:
     config = FusionConfig.parse({**TINY, "id_dropout": 0.5, "signal_dropout": 0.6})
     inputs = inputs_of(config, planted)
@@ -269,6 +337,8 @@ def test_what_a_user_can_get_wrong(planted: World) -> None:
     text = {"text": planted.text}
     with pytest.raises(ConfigError, match="projection"):
         FusionConfig.parse({**TINY, "head": "free", "projection": True})
+    with pytest.raises(ConfigError, match="smoothing is of the softmax"):
+        FusionConfig.parse({**TINY, "smoothing": 0.1, "loss": {"kind": "gbce"}})
     with pytest.raises(ConfigError, match="components: 6 or fewer"):
         fitted(planted, text, adapter="frozen", transform="unit")
     with pytest.raises(ConfigError, match="options of 'image', but the signals are: text"):

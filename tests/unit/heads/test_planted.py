@@ -89,9 +89,11 @@ def test_shares_say_which_signal_decided(planted: World, fused: FusedRanker) -> 
         {"adapter": "frozen", "transform": "whiten", "components": 6, "id_axes": 10, "gate": False},
         {"adapter": "frozen", "transform": "whiten", "components": 8, "id_init": "zero", "gate": False, "scale": 3.0},
         {"head": "free", "transform": "zca"},
+        {"temperature": 0.1, "gate": False},
+        {"average": 0.9, "smoothing": 0.1},
         {"signal_dropout": 0.3, "gate_presence": True, "transform": "unit"},
     ],
-    ids=["mlp", "null-space", "residual", "free head", "signal dropout"],
+    ids=["mlp", "null-space", "residual", "free head", "cosine", "averaged and smoothed", "signal dropout"],
 )
 def test_every_form_knows_both(planted: World, options: dict[str, object]) -> None:
     ranker = fit(planted, {"text": planted.text}, **options)
