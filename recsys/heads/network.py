@@ -99,7 +99,8 @@ class FusionNetwork(ItemTower):
     def _factor(self, vectors: Tensor) -> Tensor:
         """float (n, d) -> (n, 1): to length 1 / temperature."""
         assert self.temperature is not None
-        return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12).mul(self.temperature).reciprocal()
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        return 1.0 / (self.temperature * lengths.clamp(min=1e-12))
 
 
 class Gate(nn.Module):
