@@ -12,8 +12,11 @@ from pydantic import Field, model_validator
 
 from pipelines.signal_config import Signal
 from recsys.config import Config
+from recsys.data.catalog import ItemCatalog
 from recsys.data.split import Split
 from recsys.embeddings.table import EmbeddingTable
+from recsys.graph.build import GraphConfig, build_graph
+from recsys.graph.config import GraphEncoderConfig
 from recsys.heads.fusion import FusionConfig, fit_ranker
 from recsys.models import recbole
 from recsys.models.chance import Chance
@@ -85,6 +88,17 @@ class NearestBaseline(Config):
         return self
 
 
+class GraphBaseline(Config):
+    """The vectors of a graph of training alone, behind a dot product."""
+
+    kind: Literal["graph"]
+    label: str
+    signals: dict[str, Signal] = Field(default_factory=dict)
+    """The texts that the graph reads."""
+    build: GraphConfig = GraphConfig()
+    settings: GraphEncoderConfig = GraphEncoderConfig()
+
+
 class ChanceBaseline(Config):
     """All items alike: with ties by expectation, what chance finds."""
 
@@ -106,6 +120,7 @@ AnyBaseline = (
     | SequentialBaseline
     | FusedBaseline
     | NearestBaseline
+    | GraphBaseline
     | ChanceBaseline
     | RecBoleBaseline
 )
@@ -144,10 +159,11 @@ def fit(
     validate: Callable[[Scorer], float],
     progress: Progress,
     tables: Mapping[str, EmbeddingTable] | None = None,
+    catalog: ItemCatalog | None = None,
 ) -> Fitted:
     """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes.
 
-    tables: those of the model's signals.
+    tables: those of the model's signals.  catalog: of all items, for a graph.
     """
     started = time.perf_counter()
     match baseline:
@@ -173,12 +189,37 @@ def fit(
             graph = fit_lightgcn(baseline.settings, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
             cap = _cap(baseline.settings.training.max_seconds) if graph.capped else None
             return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters, graph.peak_mb)
+        case GraphBaseline():
+            assert catalog is not None
+            return _fit_graph(baseline, split, tables or {}, catalog, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
         case RecBoleBaseline():
             foreign = recbole.fit(baseline.settings, split, seed=seed, checkpoint=checkpoint, progress=progress)
             # The worker judges its epochs on our validation cases by our definition of NDCG@10.
             curve = [{("validation" if key == "ndcg@10" else key): float(value) for key, value in numbers.items()} for numbers in foreign.history]
             cap = _cap(baseline.settings.max_seconds) if foreign.capped else None
             return Fitted(foreign.scorer, foreign.seconds, curve, foreign.best_epoch, cap, foreign.parameters, foreign.peak_mb)
+
+
+def _fit_graph(
+    baseline: GraphBaseline,
+    split: Split,
+    tables: Mapping[str, EmbeddingTable],
+    catalog: ItemCatalog,
+    *,
+    seed: int,
+    checkpoint: Path,
+    validate: Callable[[Scorer], float],
+    progress: Progress,
+) -> Fitted:
+    from recsys.graph.leaks import assert_no_graph_leak
+    from recsys.graph.link_prediction import fit_graph  # takes seconds to import
+
+    graph = build_graph(baseline.build, split, catalog, tables)
+    assert_no_graph_leak(split, graph, support=False)
+    result = fit_graph(baseline.settings, graph, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+    cap = _cap(baseline.settings.link.training.max_seconds) if result.capped else None
+    spaces = {name: table.space_id for name, table in tables.items()}
+    return Fitted(result.model.scorer(), result.seconds, result.history, result.best_epoch, cap, result.parameters, result.peak_mb, spaces)
 
 
 def _cap(seconds: float | None) -> str | None:

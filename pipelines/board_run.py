@@ -135,7 +135,7 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     tables = tables_of(board, baseline, loaded.split)
     checkpoint = checkpoint_of(board, baseline, name, loaded.split, seed, tables)
     provenance = Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
-    with fit_model(baseline, name, loaded.split, seed, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
         record, better, tied = _record(board, name, seed, loaded, fitted, provenance)
     path = write_run(folder, record, better, tied)
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
@@ -148,11 +148,11 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
 
     torch.set_num_threads(threads)
     board = BoardConfig.of_dataset(dataset)
-    split, baseline = load_board(board).split, board.trial(name, overrides)
-    tables = tables_of(board, baseline, split)
+    loaded, baseline = load_board(board), board.trial(name, overrides)
+    split, tables = loaded.split, tables_of(board, baseline, loaded.split)
     checkpoint = checkpoint_of(board, baseline, name, split, 0, tables)
     provenance = Provenance.of(checkpoint, threads)
-    with fit_model(baseline, name, split, 0, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, 0, checkpoint, tables) as fitted:
         validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
     trial = {
         "model": name,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recsys.types import Scorer
 
 CHOSEN_BY = "ndcg@10"
-WITH_SIGNALS = ("fused", "nearest")
+WITH_SIGNALS = ("fused", "nearest", "graph")
 """Kinds of models that read vectors of the items."""
 
 
@@ -79,9 +79,11 @@ def tables_of(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str,
     return SignalTables(board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images).make(baseline.signals, split)
 
 
-def fit_model(baseline: Baseline, name: str, split: Split, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
+def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
     from pipelines.baselines import fit
     from recsys.evaluation.evaluate import evaluate
+
+    split = loaded.split
 
     def validate(scorer: Scorer) -> float:
         return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean(CHOSEN_BY)
@@ -96,4 +98,4 @@ def fit_model(baseline: Baseline, name: str, split: Split, seed: int, checkpoint
                 # A bar says nothing in a log file.
                 console.print(f"  {name} seed {seed} epoch {done}/{total} {note}", soft_wrap=True)
 
-        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables)
+        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables, catalog=loaded.catalog)

@@ -92,7 +92,7 @@ def _run(dataset: str, split_name: str, name: str, seed: int, folder: Path, thre
     checkpoint = checkpoint_of(board, baseline, name, split, seed, tables)
     provenance = Provenance.of(checkpoint, threads)
     told = []
-    with fit_model(baseline, name, split, seed, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
         for kind in KINDS:
             cases, candidates = _cases(split, kind)
             started = time.perf_counter()

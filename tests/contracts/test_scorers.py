@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recsys.artifacts.atomic import read_json, write_json
+from recsys.data.catalog import ItemCatalog
 from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
+from recsys.embeddings.space import EmbeddingSpace
+from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import SpaceMismatchError
 from recsys.evaluation.evaluate import evaluate
+from recsys.graph.build import GraphConfig, build_graph
+from recsys.graph.config import GnnConfig, GraphEncoderConfig, LinkConfig
+from recsys.graph.link_prediction import fit_graph
+from recsys.graph.scorer import GraphScorer
 from recsys.heads.config import FusionConfig
 from recsys.heads.fusion import fit_ranker
 from recsys.models.ease import Ease, EaseConfig
@@ -38,6 +47,18 @@ def lightgcn(split: Split) -> Scorer:
     return fit_lightgcn(config, split, seed=0, validate=lambda scorer: 0.0).scorer
 
 
+def graph(split: Split, *, users: bool = False) -> Scorer:
+    values = np.random.default_rng(0).standard_normal((split.n_items, 8)).astype(np.float32)
+    space = EmbeddingSpace(
+        model="made", revision="", tokenizer="", template="", max_length=1, layer=0, pooling="", attention="", normalise=False, dtype="float32", dim=8
+    )
+    catalog = ItemCatalog(pl.DataFrame({"item_id": list(split.items.ids)}))
+    data = build_graph(GraphConfig(), split, catalog, {"made": EmbeddingTable(values, split.items, space)})
+    link = LinkConfig(training=TrainingConfig(epochs=2, batch_size=64))
+    config = GraphEncoderConfig(users=users, dim=8, gnn=GnnConfig(kind="sage", hidden=8), link=link)
+    return fit_graph(config, data, split, seed=0, validate=lambda scorer: 0.0).model.scorer()
+
+
 MAKERS: dict[str, Callable[[Split], Scorer]] = {
     "popularity": Popularity.fit,
     "itemknn": lambda split: ItemKNN.fit(ItemKNNConfig(), split),
@@ -45,8 +66,10 @@ MAKERS: dict[str, Callable[[Split], Scorer]] = {
     "text_nearest": text_nearest,
     "sasrec": sasrec,
     "lightgcn": lightgcn,
+    "graph": graph,
+    "graph_users": partial(graph, users=True),
 }
-KNOW_USERS = {"lightgcn"}
+KNOW_USERS = {"lightgcn", "graph_users"}
 """Models with a vector of each training user's own; the others read the history alone."""
 
 
@@ -124,5 +147,5 @@ def test_a_user_never_seen_gets_finite_scores_with_and_without_a_history(scorer:
 def test_items_without_training_interactions_are_scorable_by_text_alone(scorer: Scorer, tiny_cold_split: Split) -> None:
     cold = tiny_cold_split.item_counts() == 0
     assert cold.any()
-    assert scorer.scorable_items()[cold].all() == isinstance(scorer, TextNearest)
+    assert scorer.scorable_items()[cold].all() == isinstance(scorer, TextNearest | GraphScorer)
     assert scorer.scorable_items()[~cold].all()

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from rich.console import Console
 
-from pipelines import graph, split
+from pipelines import board_run, graph, split
 from pipelines.config import RunConfig
+from pipelines.plan import build_plan
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import read_json
 from recsys.config import apply_overrides
+from recsys.evaluation.run_record import read_run
 from recsys.graph.leaks import assert_no_graph_leak
 from recsys.graph.model import GraphModel
 from recsys.graph.storage import load_graph
@@ -103,11 +107,59 @@ def test_a_second_run_is_free_and_another_seed_is_not(finished: Path) -> None:
     assert [s["step"] for s in statuses if not s["cached"]] == ["graph:graph:warm", "rank:warm", "graph:graph:cold", "rank:cold", "evaluate", "publish"]
 
 
+BOARD = """
+dataset: shop
+data:
+  source:
+    kind: table
+    interactions: {path: $RECSYS_DATA/events.csv, columns: {user_id: user, item_id: item, time: ts}}
+    items: {path: $RECSYS_DATA/items.csv, columns: {item_id: id, title: name, categories: tags}}
+split: {protocol: held_out_items, held_out_share: 0.1}
+models:
+  graph:
+    kind: graph
+    label: SAGE over words
+    signals: {words: {kind: encoder, encoder: {model: hashed, template: "{title}"}}}
+    settings: &settings {dim: 8, gnn: {kind: sage, hidden: 16}, link: {training: {epochs: 3, batch_size: 128, learning_rate: 0.01}}}
+  ids:
+    kind: graph
+    label: LightGCN over the graph
+    settings: {<<: *settings, features: ids, users: true, gnn: {kind: lightgcn}}
+trials:
+  graph:
+    - [settings.gnn.layers=1]
+"""
+
+
+def test_a_graph_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop(tmp_path)
+    folder = tmp_path / "experiments/configs/shop"
+    folder.mkdir(parents=True)
+    (folder / "baselines.yaml").write_text(BOARD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECSYS_DATA", str(tmp_path))
+    started = []
+
+    def child(arguments: list[str]) -> None:
+        started.append(arguments[0])
+        board_run.main(arguments)
+
+    monkeypatch.setattr(board_run, "_child", child)
+    records = {path.name: read_run(path) for path in board_run.run_models("shop", [], [0, 1], Console(quiet=True), threads=1)}
+    assert sorted(records) == ["graph-seed0.json", "graph-seed1.json", "ids-seed0.json", "ids-seed1.json"]
+    for record in records.values():
+        assert record.epochs == 3 and record.parameters > 0 and "validation" in record.curve[-1]
+    assert records["graph-seed0.json"].curve != records["graph-seed1.json"].curve
+    # Ten items of a kind, of which a user met most.
+    assert records["graph-seed0.json"].metrics["recall@10"] > 0.4
+    started.clear()
+    board_run.run_models("shop", [], [0, 1], Console(quiet=True), threads=1)
+    assert started == []
+    (trial,) = json.loads(board_run.tune_models("shop", [], Console(quiet=True), threads=1).read_text())
+    assert trial["config"]["model"]["settings"]["gnn"]["layers"] == 1
+
+
 def test_without_a_graph_there_is_no_step_of_it(tmp_path: Path) -> None:
-    import yaml
-
-    from pipelines.plan import build_plan
-
     document = yaml.safe_load(shop(tmp_path).read_text())
     with_graph = build_plan(RunConfig.parse(document), None)  # type: ignore[arg-type]
     without = build_plan(RunConfig.parse(apply_overrides(document, ["graph=[]"])), None)  # type: ignore[arg-type]
