@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from pipelines.item_tables import Made
 from recsys.config import Config
 from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.post import PostConfig
+from recsys.graph.build import GraphConfig
+from recsys.graph.config import GraphEncoderConfig
 
 
 class EncoderSignal(Config):
@@ -39,6 +41,24 @@ class TunedSignal(Config):
     post: PostConfig | None = None
 
 
+class GraphTraining(Config):
+    """By a graph network fitted on the training part of the board's own split; its training is none of the ranker's."""
+
+    kind: Literal["graph"]
+    build: GraphConfig = GraphConfig()
+    settings: GraphEncoderConfig = GraphEncoderConfig()
+    texts: dict[str, EncoderSignal] = Field(default_factory=dict)
+    """Name -> what the graph reads of the items."""
+    seed: int = 0
+    post: PostConfig | None = None
+
+    @model_validator(mode="after")
+    def _texts_are_as_they_come(self) -> Self:
+        if processed := [name for name, text in self.texts.items() if text.post is not None]:
+            raise ValueError(f"the graph reads vectors as the encoder gives them; leave out the post of {', '.join(processed)}")
+        return self
+
+
 class MadeSignal(Config):
     """Without weights: random vectors, or TF-IDF."""
 
@@ -58,4 +78,4 @@ class TableSignal(Config):
     post: PostConfig | None = None
 
 
-Signal = Annotated[EncoderSignal | TunedSignal | MadeSignal | TableSignal, Field(discriminator="kind")]
+Signal = Annotated[EncoderSignal | TunedSignal | GraphTraining | MadeSignal | TableSignal, Field(discriminator="kind")]

@@ -5,18 +5,18 @@ its own, for the other one is locked for as long as one of them is at work."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from pipelines import embed, fine_tune, ingest, split
+from pipelines import embed, fine_tune, graph, ingest, split
 from pipelines.executors import LocalExecutor
 from pipelines.ingest import IngestConfig
 from pipelines.item_tables import made_table, post_processed
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
-from pipelines.signal_config import EncoderSignal, MadeSignal, TableSignal, TunedSignal
+from pipelines.signal_config import EncoderSignal, GraphTraining, MadeSignal, TableSignal, TunedSignal
 from pipelines.stage import Step, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.data.catalog import ItemCatalog
@@ -25,12 +25,12 @@ from recsys.embeddings.configs import IMAGE, parse_encoder, reads
 from recsys.embeddings.image_source import ImageSourceConfig
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.table import EmbeddingTable
-from recsys.errors import RetryableError
+from recsys.errors import ConfigError, RetryableError
 
 ROOT = Path(".recsys")
 OWN = "boards/signals"
 """Below the root: the ledger of what boards made for themselves."""
-Signals = Mapping[str, EncoderSignal | TunedSignal | MadeSignal | TableSignal]
+Signals = Mapping[str, EncoderSignal | TunedSignal | GraphTraining | MadeSignal | TableSignal]
 
 
 class SignalTables:
@@ -90,12 +90,13 @@ class SignalTables:
         steps: dict[str, Step] = {}
         for name, signal in signals.items():
             if isinstance(signal, EncoderSignal):
-                encoder = parse_encoder({**signal.encoder.model_dump(mode="json"), "name": name}, source=f"signal {name}")
-                own = embed.EmbedConfig(encoder=encoder, limits=self._limits, images=self._images)
-                pictures = partial(embed.pictures_digest, self._data, self._images) if IMAGE in reads(encoder) else None
-                steps[name] = Step(f"embed:{name}", embed.VERSION, own, embed.run, {"data": "ingest"}, raw_digest=pictures)
+                steps[name] = self._embed(name, signal)
             elif isinstance(signal, TunedSignal):
                 steps[name] = fine_tune.adapter_step(signal.adapter, base)
+            elif isinstance(signal, GraphTraining):
+                texts = {f"table:{text}": self._embed(text, encoder) for text, encoder in signal.texts.items()}
+                steps |= {f"{name}/{role}": step for role, step in texts.items()}
+                steps[name] = self._graph(name, signal, {**base, **{role: step.name for role, step in texts.items()}})
         if not steps:
             return {}
         first = {
@@ -104,10 +105,20 @@ class SignalTables:
         }
         return {**first, **steps}
 
+    def _embed(self, name: str, signal: EncoderSignal) -> Step:
+        encoder = parse_encoder({**signal.encoder.model_dump(mode="json"), "name": name}, source=f"signal {name}")
+        own = embed.EmbedConfig(encoder=encoder, limits=self._limits, images=self._images)
+        pictures = partial(embed.pictures_digest, self._data, self._images) if IMAGE in reads(encoder) else None
+        return Step(f"embed:{name}", embed.VERSION, own, embed.run, {"data": "ingest"}, raw_digest=pictures)
+
+    def _graph(self, name: str, signal: GraphTraining, inputs: Mapping[str, str]) -> Step:
+        own = graph.GraphStageConfig(signal=graph.GraphSignal(name=name, build=signal.build, encoder=signal.settings), seed=signal.seed)
+        knowledge = partial(graph.knowledge_digest, signal.build) if signal.build.knowledge is not None else None
+        return Step(f"graph:{name}:{self._split.protocol}", graph.VERSION, own, graph.run, inputs, raw_digest=knowledge)
+
     def _artifacts(self, steps: Mapping[str, Step]) -> dict[str, Artifact]:
         """Role -> artifact."""
-        # Two signals may be of one adapter.
-        plan = list({step.name: step for step in steps.values()}.values())
+        plan = _distinct(steps.values())
         done = self._finished(plan)
         if len(done) < len(plan):
             with self._lock():
@@ -144,3 +155,12 @@ class SignalTables:
             yield
         finally:
             lock.__exit__(None, None, None)
+
+
+def _distinct(steps: Iterable[Step]) -> list[Step]:
+    """Two signals may be of one adapter, or a graph read what is a signal too. Raises ConfigError: one name for two encoders."""
+    distinct: dict[str, Step] = {}
+    for step in steps:
+        if distinct.setdefault(step.name, step).config != step.config:
+            raise ConfigError(f"{step.name} stands for two configurations, of a signal and of a text that a graph reads; give one another name")
+    return list(distinct.values())

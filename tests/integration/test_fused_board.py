@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines import board_run, embed
+from pipelines import board_run, embed, graph
 from pipelines.board_config import BoardConfig
 from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.lexical import random_table
@@ -37,6 +37,13 @@ models:
       random: {kind: made, made: {kind: random, dim: 6}}
       graph: {kind: table, path: graph, space_id: SPACE}
     settings: {encoder: {dim: 8, blocks: 1, max_length: 10}, training: {epochs: 2, batch_size: 16}, transform: unit, gate: false}
+  with_graph:
+    kind: fused
+    label: with a graph
+    signals:
+      words: &words {kind: encoder, encoder: {model: hashed, template: "{title}"}}
+      links: {kind: graph, texts: {words: *words}, settings: {gnn: {kind: sage, layers: 1, hidden: 8}, dim: 8, link: {training: {epochs: 1}}}}
+    settings: {encoder: {dim: 8, blocks: 1, max_length: 10}, training: {epochs: 1, batch_size: 16}, each: {links: {transform: whiten, components: 4}}}
 trials:
   fused:
     - [settings.transform=zca, settings.components=3]
@@ -82,6 +89,18 @@ def test_signals_of_each_kind_are_made_once_and_stand_in_the_record(shop: Path, 
     assert read_run(shop / "experiments/boards/shop/fused-seed1.json").spaces == record.spaces
 
 
+def test_a_graph_is_fitted_once_on_the_boards_own_split(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = board_run.run_models("shop", ["with_graph"], [0], quiet(), threads=1)
+    monkeypatch.setattr(graph, "run", None)
+    paths = board_run.run_models("shop", ["with_graph"], [0, 1], quiet(), threads=1)
+    first, second = (read_run(path) for path in paths)
+    assert first.spaces.keys() == {"words", "links"} and first.spaces == second.spaces
+    fusion = shop / "experiments/configs/shop/fusion.yaml"
+    fusion.write_text(fusion.read_text().replace("texts: {words: *words}", "texts: {words: {kind: encoder, encoder: {model: hashed, template: x}}}"))
+    with pytest.raises(ConfigError, match="embed:words stands for two configurations"):
+        board_run.run_models("shop", ["with_graph"], [0], quiet(), threads=1)
+
+
 def test_a_table_of_another_space_is_refused(shop: Path) -> None:
     random_table(Vocabulary(sorted(f"i{n}" for n in range(20))), 5, 1).save(shop / "graph")
     with pytest.raises(SpaceMismatchError, match="expected embedding space"):
@@ -89,7 +108,7 @@ def test_a_table_of_another_space_is_refused(shop: Path) -> None:
 
 
 def test_a_board_is_of_both_files_and_names_are_unique(shop: Path) -> None:
-    assert list(BoardConfig.of_dataset("shop").models) == ["sasrec", "fused"]
+    assert list(BoardConfig.of_dataset("shop").models) == ["sasrec", "fused", "with_graph"]
     fusion = shop / "experiments/configs/shop/fusion.yaml"
     fusion.write_text(fusion.read_text().replace("  fused:\n    kind", "  sasrec:\n    kind", 1))
     with pytest.raises(ConfigError, match="models of sasrec stand in baselines.yaml already"):
