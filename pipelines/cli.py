@@ -16,6 +16,7 @@ from pipelines.commands.cold_board import cold_board
 from pipelines.commands.compare import compare
 from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
+from pipelines.commands.explain import explain
 from pipelines.commands.fine_tune import fine_tune
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
@@ -185,6 +186,7 @@ def init(
 
 
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
+app.command(rich_help_panel="Single stages")(explain)
 app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
 app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)

@@ -85,14 +85,10 @@ def explain(
                 labels[row], explanations[row] = written.value.labels, written.value.explanation
     else:
         ranked = generate_validated(ranker, [task.ask_label(texts[row]) for row in rows], ScoresFormat(len(task.labels)), on_done=total, retries=0)
-        scores = np.full((n, len(task.labels)), np.nan, dtype=np.float32)
+        told: list[list[float] | None] = [None] * n
         for row, answer in zip(rows, ranked.answers, strict=True):
-            if answer.value is not None:
-                scores[row] = answer.value
-        scores = calibrated(scores)
-        for row in rows:
-            if np.isfinite(scores[row]).all():
-                labels[row] = tuple(task.labels[place] for place in np.argsort(-scores[row], kind="stable")[: task.top].tolist())
+            told[row] = answer.value
+        scores, labels = ranked_labels(task, told)
         why = generate_validated(writer, [task.ask_why(texts[row], labels[row][0] if labels[row] else None) for row in rows], WhyFormat(), on_done=total)
         passes += [ranked, why]
         for row, of_label, of_why in zip(rows, ranked.answers, why.answers, strict=True):
@@ -104,6 +100,18 @@ def explain(
     counts = [(found.retried, found.prompt_tokens, found.completion_tokens) for found in passes]
     retried, prompt_tokens, completion_tokens = (sum(column) for column in zip(*counts, strict=True))
     return Explanations(table, scores, retried, prompt_tokens, completion_tokens)
+
+
+def ranked_labels(task: ExplainTask, scores: Sequence[Sequence[float] | None]) -> tuple[FloatArray, list[tuple[str, ...]]]:
+    """Log-likelihoods of `task.labels`, a row a text -> calibrated float32 (n, labels), NaN where there are none, and the `task.top` likeliest."""
+    raw = np.full((len(scores), len(task.labels)), np.nan, dtype=np.float32)
+    for row, values in enumerate(scores):
+        if values is not None:
+            raw[row] = values
+    found = calibrated(raw)
+    order = np.argsort(-found, axis=1, kind="stable")[:, : task.top]
+    known = np.isfinite(found).all(axis=1)
+    return found, [tuple(task.labels[place] for place in order[row].tolist()) if known[row] else () for row in range(len(found))]
 
 
 def calibrated(scores: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from recsys.graph.node_classifier import Classified, NodeClassifierConfig, class
 from recsys.graph.node_features import NodeFeatures, Vectors
 from recsys.graph.node_split import NodeSplit
 from recsys.graph.out_of_fold import HeadConfig, out_of_fold
-from recsys.types import BoolArray, FloatArray, IntArray
+from recsys.types import FloatArray, IntArray
 
 MEAN, GATE = "mean", "gate"
 
@@ -70,7 +70,7 @@ def with_head(config: HeadConfig, features: Vectors, labels: IntArray, split: No
         DataError: see `out_of_fold`.
     """
     values = features.values
-    there: BoolArray = values.any(axis=1)
+    there = np.asarray(values.any(axis=1))
     told = out_of_fold(config, values, labels, split.train, n_classes, seed=seed) * there[:, None]
     length = float(np.linalg.norm(values[there], axis=1).mean()) if there.any() else 1.0
     return Vectors(np.concatenate([values, told * np.float32(length)], axis=1))
