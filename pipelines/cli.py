@@ -18,6 +18,7 @@ from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.explain import explain
 from pipelines.commands.fine_tune import fine_tune
+from pipelines.commands.lite_llm import lite_llm
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ app.command(rich_help_panel="Measuring")(board)
 app.command(rich_help_panel="Measuring")(compare)
 app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)
 app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
+app.command(name="lite-llm", rich_help_panel="Measuring")(lite_llm)
 
 
 def main() -> None:
