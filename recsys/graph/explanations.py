@@ -110,7 +110,7 @@ def ranked_labels(task: ExplainTask, scores: Sequence[Sequence[float] | None]) -
             raw[row] = values
     found = calibrated(raw)
     order = np.argsort(-found, axis=1, kind="stable")[:, : task.top]
-    known = np.isfinite(found).all(axis=1)
+    known = np.asarray(np.isfinite(found).all(axis=1))
     return found, [tuple(task.labels[place] for place in order[row].tolist()) if known[row] else () for row in range(len(found))]
 
 
