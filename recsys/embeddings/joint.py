@@ -83,6 +83,14 @@ class JointEncoderConfig(Config):
         return self.model_copy(update={"adapter": None}).space()
 
 
+def words_space(config: JointEncoderConfig) -> EmbeddingSpace:
+    """Of the states of the words alone, where the picture comes in: whatever moves them and nothing else. Raises ConfigError, ArtifactError."""
+    space, weights = config.untrained_space(), find_weights(config.model)
+    prompt = f"{PROMPT}, {'two embeddings' if config.two_embeddings else 'one embedding'}"
+    alone = {"model": model_name(config.model), "revision": weights.revision(), "prompt": prompt, "pooling": "none", "image_size": 0, "image_backend": ""}
+    return space.model_copy(update=alone)
+
+
 def _adapter(config: JointEncoderConfig) -> JointAdapter | None:
     if config.adapter is None:
         return None
@@ -225,14 +233,19 @@ class JointEncoder:
         """Windows of tokens and features of pictures. Raises DataError, ImageError as `encode`."""
         if without := [row for row, content in enumerate(contents) if not content.text]:
             raise DataError(f"encoder {self.config.name!r}: {len(without)} of {len(contents)} contents have no text, first row {without[0]}")
-        windows = self._windower.split([quoted(content.text) for content in contents])
-        if longer := chunked(windows, len(contents)):
-            self.chunked += longer
-            _log.info("%s: %d of %d texts were split into windows", self.config.name, longer, len(contents))
+        windows = self.windows([content.text for content in contents])
         pictured = np.array([content.image is not None for content in contents], dtype=np.bool_)
         images = np.zeros((len(contents), self._images.dim), dtype=np.float32)
         images[pictured] = self._images.encode([content for content in contents if content.image is not None])
         return Prompted(windows, images, pictured)
+
+    def windows(self, texts: Sequence[str]) -> list[Window]:
+        """Token windows of the whole prompt around each text, in their order; counts texts that needed more than one. Raises DataError: no tokens."""
+        windows = self._windower.split([quoted(text) for text in texts])
+        if longer := chunked(windows, len(texts)):
+            self.chunked += longer
+            _log.info("%s: %d of %d texts were split into windows", self.config.name, longer, len(texts))
+        return windows
 
     def words(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
         """States (B, L, d) of the words where the picture comes in, and where they are, bool (B, L). They do not depend on pictures."""

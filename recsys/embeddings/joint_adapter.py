@@ -12,10 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from recsys.artifacts.artifact import Artifact
-from recsys.artifacts.atomic import write_bytes
+from recsys.artifacts.atomic import sha256_of, write_bytes
 from recsys.config import digest_of
 from recsys.embeddings.adapter import WEIGHTS, Adapter, LayersTuning, LoraTuning, Tuning, save_adapter
 from recsys.embeddings.joint_bridge import Bridge
+from recsys.embeddings.space import EmbeddingSpace
 from recsys.errors import ArtifactError, SpaceMismatchError
 
 KIND = "joint_adapter"
@@ -44,7 +45,7 @@ class JointAdapter:
         facts, files = artifact.manifest.metadata, artifact.manifest.files
         try:
             space, split = str(facts["untrained_space"]), str(facts["split_hash"])
-            digest = digest_of([dict(files), facts.get("tuning"), facts.get("layers")])
+            digest = _digest({name: files[name] for name in (BRIDGE, WEIGHTS) if name in files}, facts)
             text = None
             if WEIGHTS in files:
                 tuning: LoraTuning | LayersTuning = TypeAdapter(Tuning).validate_python(facts["tuning"])
@@ -88,3 +89,14 @@ def save_joint_adapter(
     write_bytes(folder / BRIDGE, safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in bridge.state_dict().items()}))
     facts: dict[str, Any] = {} if trained is None or tuning is None else save_adapter(folder, trained, tuning, layers, base=base, split=split)
     return {**facts, "untrained_space": untrained_space, "split_hash": split}
+
+
+def joint_adapted(space: EmbeddingSpace, folder: Path, facts: Mapping[str, Any]) -> EmbeddingSpace:
+    """The space of an encoder in `space` with what `save_joint_adapter` wrote into `folder`; facts: what it returned."""
+    files = {name: sha256_of(folder / name) for name in (BRIDGE, WEIGHTS) if (folder / name).is_file()}
+    return space.model_copy(update={"adapter": _digest(files, facts), "split_hash": facts["split_hash"]})
+
+
+def _digest(files: Mapping[str, str], facts: Mapping[str, Any]) -> str:
+    """Of the trained files alone: an artifact may hold more."""
+    return digest_of([dict(files), facts.get("tuning"), facts.get("layers")])

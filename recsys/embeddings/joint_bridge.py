@@ -112,10 +112,11 @@ class JointModel(nn.Module):
         parts = [words[:, :start], bridge.connector(features).to(words.dtype), words[:, start:slot]]
         if bridge.word is not None:
             parts.append(bridge.word.to(words.dtype).expand(len(words), 1, -1))
-        hidden = self.upper(torch.cat([*parts, words[:, slot:]], dim=1), use_cache=False)
         last = seen.sum(1) + layout.added - 1
-        multimodal = hidden[torch.arange(len(hidden)), last].float()
-        visual = hidden[:, slot + layout.tokens - 1].float() if layout.between else None
+        read = torch.stack([last, torch.full_like(last, slot + layout.tokens - 1)] if layout.between else [last], dim=1)
+        hidden = self.upper.at(read, torch.cat([*parts, words[:, slot:]], dim=1), use_cache=False).float()
+        multimodal = hidden[:, 0]
+        visual = hidden[:, 1] if layout.between else None
         if bridge.fusion is not None:
             multimodal = bridge.fusion(multimodal, features)
             visual = bridge.fusion(visual, features) if visual is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
@@ -54,6 +55,7 @@ class UpperHalf(nn.Module):
         super().__init__()
         _require_cuttable(model)
         self._model = _with_layers(model, slice(first, None))
+        self._last = _read_at(self._model)
         self._encoder = hasattr(model, "encoder")
         if self._encoder:
             # Their embeddings would add positions and a norm to the states, whatever they are given.
@@ -63,6 +65,45 @@ class UpperHalf(nn.Module):
         """(B, L, d) of the lower half, and what it was given besides the tokens -> the last hidden states (B, L, d)."""
         hidden: Tensor = self._model(inputs_embeds=states, **inputs).last_hidden_state
         return hidden
+
+    def at(self, positions: Tensor, states: Tensor, **inputs: Any) -> Tensor:
+        """`forward`'s hidden states at int64 (B, k) positions alone, distinct in a row: (B, k, d). The last layer's feed-forward, three quarters of a
+        decoder's layer, is not computed elsewhere."""
+        if self._last is not None:
+            self._last.positions = positions
+        try:
+            hidden: Tensor = self(states, **inputs)
+        finally:
+            if self._last is not None:
+                self._last.positions = None
+        return hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[2]))
+
+
+class _At(nn.Module):
+    """A map that acts on each position by itself, at `positions` alone; 0 elsewhere. None: everywhere."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.positions: Tensor | None = None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.positions is None:
+            return self.inner(hidden)  # type: ignore[no-any-return]
+        places = self.positions[:, :, None].expand(-1, -1, hidden.shape[2])
+        return torch.zeros_like(hidden).scatter(1, places, self.inner(hidden.gather(1, places)))
+
+
+def _read_at(model: Any) -> _At | None:
+    """Put `_At` around the last layer's feed-forward, which is an `mlp` in decoders; None in others."""
+    _, layers = layers_of(model)
+    if not len(layers) or not isinstance(getattr(layers[-1], "mlp", None), nn.Module):
+        return None
+    # The layer is the model's own: its copy shares all modules but the list of them.
+    last = _shallow(layers[-1])
+    last.mlp = _At(last.mlp)
+    layers[-1] = last
+    return last.mlp  # type: ignore[no-any-return]
 
 
 class _Passing(nn.Module):

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.artifacts.atomic import sha256_of, write_bytes, write_json
 from recsys.embeddings.content import KEY_BYTES, Content
 from recsys.embeddings.layers import LowerHalf
-from recsys.embeddings.text import TextEncoder
-from recsys.embeddings.windows import Batch
+from recsys.embeddings.space import EmbeddingSpace
+from recsys.embeddings.windows import Batch, Window
 from recsys.errors import ArtifactError
 
 _INDEX = np.dtype([("key", np.uint8, (KEY_BYTES,)), ("offset", np.int64), ("length", np.int64), ("start", np.int64)])
 _CONTENTS_A_SHARD = 512
+
+
+class Words(Protocol):
+    """How a model reads texts: a `TextEncoder`, or the part of another encoder that does. space: of all that can move a word's state."""
+
+    model: nn.Module
+
+    @property
+    def space(self) -> EmbeddingSpace: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def windows(self, texts: Sequence[str]) -> list[Window]: ...
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ class LowerStates:
         ArtifactError: a shard whose bytes do not match its name.
     """
 
-    def __init__(self, root: Path, encoder: TextEncoder, first: int) -> None:
+    def __init__(self, root: Path, encoder: Words, first: int) -> None:
         self.folder = root / f"{encoder.space.space_id}-{first}"
         self._encoder, self._first = encoder, first
         self._windows: dict[bytes, list[StoredWindow]] = {}
@@ -144,7 +160,7 @@ class LowerStates:
             self._windows.setdefault(content_key, windows)
 
 
-def mask_of(encoder: TextEncoder, batch: Batch | StateBatch) -> dict[str, Any]:
+def mask_of(encoder: Words, batch: Batch | StateBatch) -> dict[str, Any]:
     """What the model is told of padding. A causal one needs nothing: padding stands on the right, where it never looks."""
     return {"attention_mask": batch.seen.long()} if encoder.space.attention == "bidirectional" and not bool(batch.seen.all()) else {}
 

@@ -67,6 +67,33 @@ def test_a_removed_causal_mask_stays_removed_in_both_halves() -> None:
     assert not torch.allclose(hidden[seen], causal[seen], atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "bert"])
+@pytest.mark.parametrize("first", [0, 3])
+def test_read_at_some_positions_it_is_the_whole(kind: str, first: int) -> None:
+    """Values, and gradients of the states and of all parameters, those of LoRA too, which is put in after the cut."""
+    from recsys.embeddings.adapter import LoraTuning, make_trainable
+
+    model = tiny(kind)
+    upper = UpperHalf(model, first)
+    torch.manual_seed(2)
+    for parameter in make_trainable(model, LoraTuning(rank=2), 4 - first).values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    options = {} if "bert" in kind else {"use_cache": False}
+    states = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    positions = torch.tensor([[4, 1], [2, 3]])
+    found = {}
+    for way, hidden in (("at", upper.at(positions, states, **options)), ("whole", upper(states, **options)[torch.arange(2)[:, None], positions])):
+        (hidden * torch.arange(1.0, 17.0)).square().sum().backward()
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        found[way] = [hidden.detach(), states.grad, *(p.grad for p in trained.values())]
+        assert all(gradient is not None for gradient in found[way])
+        states.grad = None
+        model.zero_grad()
+    for ours, reference in zip(found["at"], found["whole"], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
+    assert len(found["at"]) > 4
+
+
 def test_the_halves_share_the_models_parameters() -> None:
     model = tiny("bert")
     own = {id(parameter) for parameter in model.parameters()}
