@@ -36,6 +36,8 @@ class FusionFile(Config):
     """Models of the board, lowest first: `ladder.md` sets each beside the one below it."""
     cold: ColdConfig | None = None
     """`recsys cold-board`: the models once more on splits that hold items out of training."""
+    signal_data: dict[str, Any] | None = None
+    """The source as signals read it, with columns or pictures that the board's own does without; null: as the board's."""
     limits: dict[str, Any] = Field(default_factory=dict)
     images: dict[str, Any] = Field(default_factory=dict)
 
@@ -58,6 +60,8 @@ class BoardConfig(Config):
     """Likewise: what one change does, for readers. A study never chooses settings."""
     limits: LimitsConfig = LimitsConfig()
     """What no encoder of a signal is given."""
+    signal_data: IngestConfig | None = None
+    """The source as signals read it; null: `data`."""
     images: ImageSourceConfig = ImageSourceConfig()
     """Where the pictures of the items come from, for signals that look at them."""
 
@@ -113,7 +117,7 @@ def _merged(document: dict[str, Any], more: FusionFile | None, path: Path) -> di
     for part, names in (("ladder", more.ladder), ("cold", more.cold.models if more.cold else ())):
         if missing := [name for name in names if name not in merged["models"]]:
             raise ConfigError(f"{path}: {part}: no model {', '.join(missing)}; there are: {', '.join(merged['models'])}")
-    return merged | {part: values for part in ("limits", "images") if (values := getattr(more, part))}
+    return merged | {part: values for part in ("signal_data", "limits", "images") if (values := getattr(more, part))}
 
 
 def expanded(value: Any, source: str) -> Any:

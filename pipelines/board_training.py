@@ -76,7 +76,8 @@ def tables_of(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str,
         return {}
     from pipelines.signal_tables import SignalTables
 
-    return SignalTables(board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images).make(baseline.signals, split)
+    maker = SignalTables(board.signal_data or board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images)
+    return maker.make(baseline.signals, split)
 
 
 def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
