@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsys.types import FloatArray, IntArray
+from recsys.types import BoolArray, FloatArray, IntArray
 
 AT_ONCE = 8_000_000
 """Entries of a sparse product that are held and sorted together: some 400 MB."""
@@ -72,6 +72,8 @@ def _top_of_block(block: sp.csr_array, first_row: int, k: int) -> sp.csr_array:
     columns, weights = block.indices, block.data
     fine = (weights > 0) & (columns != rows + first_row)
     rows, columns, weights = rows[fine], columns[fine], weights[fine].astype(np.float32)
+    near = _near_the_top(rows, weights, block.shape[0], k)
+    rows, columns, weights = rows[near], columns[near], weights[near]
     order = np.lexsort((_hashed(rows + first_row, columns), -weights, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
     starts = np.searchsorted(rows, np.arange(block.shape[0]))
@@ -79,6 +81,17 @@ def _top_of_block(block: sp.csr_array, first_row: int, k: int) -> sp.csr_array:
     top = sp.csr_array((weights[kept], (rows[kept], columns[kept])), shape=block.shape)
     top.sort_indices()
     return top
+
+
+def _near_the_top(rows: npt.NDArray[np.integer], weights: FloatArray, n_rows: int, k: int) -> BoolArray:
+    """bool (M,): not below the k-th weight of its row. One sort of plain numbers is ten times faster than a sort of all columns."""
+    # The bits of positive floats are in their order.
+    keys = (rows.astype(np.uint64) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - weights.view(np.uint32).astype(np.uint64))
+    ends = np.bincount(rows, minlength=n_rows).cumsum()
+    last = np.minimum(np.concatenate([[0], ends[:-1]]) + k, ends) - 1
+    limits = np.sort(keys)[last] if len(keys) else keys
+    near: BoolArray = keys <= limits[rows] if len(keys) else np.zeros(0, dtype=np.bool_)
+    return near
 
 
 def _hashed(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:

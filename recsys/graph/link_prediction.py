@@ -73,7 +73,7 @@ def fit_graph(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         encoder = GraphEncoder(config, graph.n_nodes, inputs.shape[1])
-    steps = _Steps(config, graph, inputs, counts, encoder)
+    steps = Steps(config, graph, inputs, counts, encoder)
     digest = graph_digest(data)
 
     def run_epoch(optimiser: torch.optim.Optimizer, epoch: int) -> float:
@@ -105,7 +105,7 @@ def fit_graph(
     return GraphFit(snapshot(), state.history, state.seconds, state.best_epoch, state.capped, parameters, state.peak_mb)
 
 
-class _Steps:
+class Steps:
     """The losses of an epoch's batches, over the whole graph or over drawn neighbourhoods."""
 
     def __init__(self, config: GraphEncoderConfig, graph: FlatGraph, inputs: Tensor, counts: Tensor, encoder: GraphEncoder) -> None:
