@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import fine_tune, measure_embedding, split
+from pipelines import fine_tune, split
 from pipelines.cli import app
 from pipelines.embedding_board import plan_of, run_board
 from pipelines.embedding_rows import EmbeddingBoardConfig
 from pipelines.fine_tune import FineTuneConfig, run_steps
+from pipelines.item_tables import post_processed
 from pipelines.ledger import Ledger
 from pipelines.progress import SilentReporter
 from recsys.artifacts.atomic import read_json
@@ -201,7 +202,7 @@ def test_post_processing_leaves_items_without_a_vector_alone(shop: Path, tmp_pat
     values = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
     values[7] = 0.0
     table = EmbeddingTable(values, Vocabulary(data_split.items.ids), HashedEncoder(4).space)
-    found = measure_embedding._post_processed(measure_embedding.MeasureConfig(post=PostConfig(kind="centre")), table, data_split)
+    found = post_processed(PostConfig(kind="centre"), table, data_split)
     assert not found.values[7].any() and found.values[[6, 8]].any(1).all() and found.space.split_hash == data_split.digest
 
 

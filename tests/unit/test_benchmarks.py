@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import _synthetic, embedding, evaluation, scaling
+from benchmarks import _synthetic, embedding, evaluation, graph, scaling
 from benchmarks.__main__ import main
 from benchmarks._child import Child
 from benchmarks._markdown import markdown, shown
@@ -137,5 +137,16 @@ def test_a_child_that_fails_or_never_ends() -> None:
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
-    with pytest.raises(SystemExit, match="unknown benchmark 'speed'; known: training, evaluation, item_item, scaling, embedding, generation, engine, chaos"):
+    with pytest.raises(SystemExit, match="unknown benchmark 'speed'; known: training, evaluation, .*graph, .*chaos"):
         main(["speed"])
+
+
+def test_a_graph_is_measured_from_building_to_an_epoch(tmp_path: Path) -> None:
+    split, catalog, table = graph.world(600)
+    assert len(split.train) == len(catalog) == len(table) == split.n_items == 60 and len(split.train.item_nums) == 600
+    points = list(graph.point(600, threads=torch.get_num_threads()))
+    assert [point["stage"] for point in points] == list(graph.STAGES)
+    assert all(point["seconds"] > 0 and point["peak_mb"] > 0 for point in points) and points[2]["what"] == "1 steps"
+    capped = {"interactions": 6_000, "stage": "epoch", "seconds": 9.0, "peak_mb": None, "capped": True}
+    graph.picture({"points": [{"interactions": 600, **point, "capped": False} for point in points] + [capped]}, tmp_path / "graph.png")
+    assert (tmp_path / "graph.png").stat().st_size > 10_000
