@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +17,14 @@ from rich.console import Console
 
 from pipelines.board_config import BoardConfig
 from pipelines.board_folders import BOARDS
-from pipelines.board_training import WITH_SIGNALS, Loaded, Provenance, checkpoint_of, fit_model, load_board, tables_of
+from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, load_board, tables_of
+from pipelines.child import run_module
+from pipelines.run_records import Identity, is_recorded, record_run
 from recsys.artifacts.atomic import read_json, write_json
-from recsys.errors import ArtifactError, ConfigError, RetryableError
-from recsys.evaluation.run_record import RunRecord, read_ranks, read_run, write_run
-from recsys.training.memory import peak_mb
+from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipelines.baselines import Baseline, Fitted
-    from recsys.data.catalog import ItemCatalog
-    from recsys.data.split import Split
-    from recsys.evaluation.evaluate import Evaluation
-    from recsys.types import IntArray
-
-CUTOFFS = (5, 10, 20)
-CATEGORIES = 8
-"""Largest categories that a record keeps apart."""
+    from pipelines.baselines import Baseline
 
 
 def run_models(
@@ -94,22 +83,15 @@ def has_seed(baseline: Baseline) -> bool:
 
 
 def is_done(path: Path, board: BoardConfig, name: str, split_hash: str) -> bool:
-    """A readable record with its ranks, of this very split and of equal settings. Settings are compared as they are read: a
-    field that was added since, at its default, is no change."""
-    if not path.is_file():
-        return False
     model = board.model(name)
-    try:
-        record = read_run(path)
-        read_ranks(path)
-        return record.split_hash == split_hash and type(model).parse(record.config["model"]) == model
-    except (ConfigError, ArtifactError):
-        return False
+    return is_recorded(path, split_hash, lambda config: type(model).parse(config["model"]) == model)
 
 
-def shown_settings(board: BoardConfig, name: str) -> dict[str, Any]:
-    """The settings that a record states: the model's and the split's, and no path."""
-    return {"model": board.model(name).model_dump(mode="json"), "split": board.split.model_dump(mode="json")}
+def identity_of(board: BoardConfig, name: str, seed: int, command: str = "board") -> Identity:
+    """command: of `recsys`, which runs it. The settings are the model's and the split's, and no path."""
+    baseline = board.model(name)
+    settings = {"model": baseline.model_dump(mode="json"), "split": board.split.model_dump(mode="json")}
+    return Identity(board.dataset, name, baseline.label, seed, settings, f"recsys {command} {board.dataset} --run {name} --seeds {seed + 1}")
 
 
 def _prepare(baseline: Baseline, dataset: str, name: str, overrides: tuple[str, ...], threads: int) -> None:
@@ -119,10 +101,7 @@ def _prepare(baseline: Baseline, dataset: str, name: str, overrides: tuple[str, 
 
 
 def _child(arguments: list[str]) -> None:
-    """In a process of its own: peak memory belongs to one run, and a crash ends one run."""
-    done = subprocess.run([sys.executable, "-m", "pipelines.board_run", *arguments])
-    if done.returncode:
-        raise RetryableError(f"the run {' '.join(arguments[:4])} ended with exit code {done.returncode}; the same command resumes it")
+    run_module("pipelines.board_run", arguments, named=4)
 
 
 def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None:
@@ -136,8 +115,8 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     checkpoint = checkpoint_of(board, baseline, name, loaded.split, seed, tables)
     provenance = Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
     with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
-        record, better, tied = _record(board, name, seed, loaded, fitted, provenance)
-    path = write_run(folder, record, better, tied)
+        record = record_run(folder, identity_of(board, name, seed), loaded, fitted, provenance)
+    path = folder / f"{record.stem}.json"
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
 
 
@@ -189,69 +168,6 @@ def _is_tried(path: Path, board: BoardConfig, name: str, overrides: tuple[str, .
             return False
 
     return any(trial["model"] == name and equal(trial["config"]) for trial in _trials(path))
-
-
-def _record(board: BoardConfig, name: str, seed: int, loaded: Loaded, fitted: Fitted, provenance: Provenance) -> tuple[RunRecord, IntArray, IntArray]:
-    from recsys.evaluation.evaluate import evaluate
-
-    split = loaded.split
-    started = time.perf_counter()
-    evaluate(fitted.scorer, split.test, ks=(10,), metrics=("ndcg",), lists=False, split=split)
-    scoring = time.perf_counter() - started
-    test = evaluate(fitted.scorer, split.test, ks=CUTOFFS, split=split)
-    validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
-    unmasked = evaluate(fitted.scorer, split.test, ks=CUTOFFS, masked=False, split=split)
-    record = RunRecord(
-        dataset=board.dataset,
-        protocol=split.protocol,
-        split_hash=split.digest,
-        model=name,
-        label=board.model(name).label,
-        seed=seed,
-        config=shown_settings(board, name),
-        cases=len(split.test),
-        metrics={metric: test.mean(metric) for metric in test.per_user},
-        unmasked={metric: unmasked.mean(metric) for metric in unmasked.per_user},
-        validation={metric: validation.mean(metric) for metric in validation.per_user},
-        slices=_slices(test, split, loaded.catalog),
-        beyond=_beyond(test, split, loaded.catalog),
-        data=loaded.counts,
-        parameters=fitted.parameters,
-        spaces=dict(fitted.spaces),
-        epochs=len(fitted.curve),
-        best_epoch=fitted.best_epoch,
-        curve=fitted.curve,
-        train_seconds=round(fitted.seconds, 2),
-        inference_ms_per_user=round(1000 * scoring / len(split.test), 4),
-        peak_rss_mb=round(max(peak_mb(), fitted.peak_mb), 1),
-        threads=provenance.threads,
-        capped=fitted.capped,
-        commit=provenance.commit,
-        command=f"recsys board {board.dataset} --run {name} --seeds {seed + 1}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    return record, test.better, test.tied
-
-
-def _slices(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, dict[str, float | None]]:
-    """By popularity of the target ("cold", ...), length of the history ("history 6–10") and the largest categories of the
-    target ("category Drama")."""
-    from recsys.evaluation.slices import category_slices, history_slices, parts_of, popularity_slices
-
-    masks = popularity_slices(test.targets, split.item_counts())
-    masks |= {f"history {name}": mask for name, mask in history_slices(split.test.inputs.lengths).items()}
-    categories = category_slices(test.targets, catalog.categories()).items()
-    masks |= {f"category {name}": mask for name, mask in sorted(categories, key=lambda c: -int(c[1].sum()))[:CATEGORIES]}
-    return {name: {"count": part.count, "recall@10": part.mean("recall@10"), "ndcg@10": part.mean("ndcg@10")} for name, part in parts_of(test, masks).items()}
-
-
-def _beyond(test: Evaluation, split: Split, catalog: ItemCatalog) -> dict[str, float | None]:
-    from recsys.evaluation.beyond_accuracy import beyond_accuracy
-    from recsys.evaluation.calibration import CategoryShares
-
-    assert test.lists is not None
-    shares = CategoryShares(catalog.categories())
-    return dict(beyond_accuracy(test.lists, 10, n_candidates=test.n_candidates, histories=split.test.inputs, item_counts=split.item_counts(), shares=shares))
 
 
 def main(arguments: list[str]) -> None:

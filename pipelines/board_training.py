@@ -12,12 +12,13 @@ from rich.console import Console
 from pipelines.board_config import BoardConfig
 from pipelines.board_folders import STATE
 from pipelines.ledger import code_version
-from pipelines.progress import RichReporter
+from pipelines.progress import RichReporter, epochs_told
 from recsys.artifacts.atomic import read_json, write_json
 from recsys.config import digest_of
 
 if TYPE_CHECKING:
     from pipelines.baselines import Baseline, Fitted
+    from pipelines.signal_tables import Signals
     from recsys.data.catalog import ItemCatalog
     from recsys.data.split import Split
     from recsys.embeddings.table import EmbeddingTable
@@ -72,12 +73,15 @@ def checkpoint_of(board: BoardConfig, baseline: Baseline, name: str, split: Spli
 
 
 def tables_of(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str, EmbeddingTable]:
-    if baseline.kind not in WITH_SIGNALS:
-        return {}
+    return signal_tables(board, baseline.signals, split) if baseline.kind in WITH_SIGNALS else {}
+
+
+def signal_tables(board: BoardConfig, signals: Signals, split: Split) -> dict[str, EmbeddingTable]:
+    """Signal -> vectors of the items of `split`, made where they are missing."""
     from pipelines.signal_tables import SignalTables
 
     maker = SignalTables(board.signal_data or board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images)
-    return maker.make(baseline.signals, split)
+    return maker.make(signals, split)
 
 
 def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
@@ -89,14 +93,5 @@ def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoi
     def validate(scorer: Scorer) -> float:
         return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean(CHOSEN_BY)
 
-    console = Console(stderr=True)
-    with RichReporter(console).task(f"{name} seed {seed}", "epochs") as advance:
-
-        def progress(done: int, total: int, numbers: Mapping[str, float]) -> None:
-            note = " ".join(f"{k} {v:.4f}" for k, v in numbers.items() if k != "epoch")
-            advance(done, total, note)
-            if not console.is_terminal:
-                # A bar says nothing in a log file.
-                console.print(f"  {name} seed {seed} epoch {done}/{total} {note}", soft_wrap=True)
-
+    with epochs_told(f"{name} seed {seed}") as progress:
         return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables, catalog=loaded.catalog)

@@ -6,11 +6,9 @@ are ranked, of which lists with reserved slots are made. The records lie in `col
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +16,12 @@ from rich.console import Console
 
 from pipelines.board_config import BoardConfig, FusionFile
 from pipelines.board_folders import BOARDS
-from pipelines.board_run import has_seed, is_done, shown_settings
+from pipelines.board_run import has_seed, identity_of, is_done
 from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, load_board, tables_of
+from pipelines.child import run_module
 from pipelines.cold_config import ColdConfig
-from recsys.errors import ConfigError, RetryableError
-from recsys.evaluation.run_record import RunRecord, write_run
-from recsys.training.memory import peak_mb
+from pipelines.run_records import CUTOFFS, write_record
+from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.data.split import Cases, Split
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 FOLDER = "cold"
 KINDS = ("warm", "cold", "known", "new")
-CUTOFFS = (5, 10, 20)
 
 
 def cold_config(dataset: str) -> ColdConfig:
@@ -72,10 +69,7 @@ def _folder(folder: Path, split_name: str, kind: str) -> Path:
 
 
 def _child(arguments: list[str]) -> None:
-    """In a process of its own: peak memory belongs to one run, and a crash ends one run."""
-    done = subprocess.run([sys.executable, "-m", "pipelines.cold_run", *arguments])
-    if done.returncode:
-        raise RetryableError(f"the cold run {' '.join(arguments[:5])} ended with exit code {done.returncode}; the same command resumes it")
+    run_module("pipelines.cold_run", arguments, named=5)
 
 
 def _cases(split: Split, kind: str) -> tuple[Cases, BoolArray | None]:
@@ -91,38 +85,16 @@ def _run(dataset: str, split_name: str, name: str, seed: int, folder: Path, thre
     split, tables = loaded.split, tables_of(board, baseline, loaded.split)
     checkpoint = checkpoint_of(board, baseline, name, split, seed, tables)
     provenance = Provenance.of(checkpoint, threads)
+    identity = identity_of(board, name, seed, "cold-board")
     told = []
     with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
         for kind in KINDS:
             cases, candidates = _cases(split, kind)
             started = time.perf_counter()
             found = evaluate(fitted.scorer, cases, ks=CUTOFFS, candidates=candidates, lists=False, split=split)
-            record = RunRecord(
-                dataset=dataset,
-                protocol=f"{split.protocol}, {kind}",
-                split_hash=split.digest,
-                model=name,
-                label=baseline.label,
-                seed=seed,
-                config=shown_settings(board, name),
-                cases=len(cases),
-                metrics={metric: found.mean(metric) for metric in found.per_user},
-                data=loaded.counts,
-                parameters=fitted.parameters,
-                spaces=dict(fitted.spaces),
-                epochs=len(fitted.curve),
-                best_epoch=fitted.best_epoch,
-                curve=fitted.curve,
-                train_seconds=round(fitted.seconds, 2),
-                inference_ms_per_user=round(1000 * (time.perf_counter() - started) / max(1, len(cases)), 4),
-                peak_rss_mb=round(max(peak_mb(), fitted.peak_mb), 1),
-                threads=provenance.threads,
-                capped=fitted.capped,
-                commit=provenance.commit,
-                command=f"recsys cold-board {dataset} --run {name} --seeds {seed + 1}",
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            write_run(_folder(folder, split_name, kind), record, found.better, found.tied)
+            seconds = time.perf_counter() - started
+            target = _folder(folder, split_name, kind)
+            write_record(target, identity, loaded, fitted, provenance, found, seconds, f"{split.protocol}, {kind}")
             told.append(f"{kind} recall@10 {found.mean('recall@10'):.4f}")
     Console().print("  " + "  ".join(told), soft_wrap=True)
 

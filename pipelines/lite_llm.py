@@ -7,27 +7,29 @@ equal settings is left alone and a killed training resumes from its checkpoint.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
 from pipelines.board_config import BoardConfig, expanded
 from pipelines.board_folders import BOARDS, STATE
-from pipelines.board_training import Provenance, load_board
-from pipelines.run_records import Identity, Training, is_recorded, record_run, some_cases, told
+from pipelines.board_training import Provenance, load_board, signal_tables
+from pipelines.child import run_module
+from pipelines.progress import epochs_told
+from pipelines.run_records import Identity, is_recorded, record_run
 from pipelines.signal_config import Signal
 from recsys.config import Config, apply_overrides, digest_of, read_yaml
-from recsys.errors import ConfigError, RetryableError
+from recsys.errors import ConfigError
 from recsys.heads.lite_config import LiteConfig
 
 if TYPE_CHECKING:
-    from recsys.data.split import Split
-    from recsys.embeddings.table import EmbeddingTable
+    from recsys.data.catalog import ItemCatalog
+    from recsys.data.split import Cases
+    from recsys.data.vocabulary import Vocabulary
     from recsys.types import Scorer
 
 
@@ -50,6 +52,11 @@ class LiteModel(Config):
                 f"reader: {self.settings.reader} with head: {self.settings.head} {'needs' if self.settings.needs_vectors else 'reads no'} `vectors`"
             )
         return self
+
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether a record of `config` is of this model. Raises ConfigError: settings that this code does not know."""
+        # How many seeds there are is not what one of them is.
+        return type(self).parse({**config["model"], "seeds": self.seeds}) == self
 
 
 class LiteFile(Config):
@@ -89,7 +96,7 @@ def run_models(
         for seed in range(seeds or file.model(name).seeds):
             identity = identity_of(file, board, name, seed, path)
             record = folder / f"{identity.stem}.json"
-            if not force and is_recorded(record, identity, split_hash):
+            if not force and is_recorded(record, split_hash, file.model(name).is_of):
                 console.print(f"[dim]· {name} seed {seed}: done already[/]")
             else:
                 console.print(f"[bold]{name}[/] seed {seed}")
@@ -100,34 +107,32 @@ def run_models(
 
 def identity_of(file: LiteFile, board: BoardConfig, name: str, seed: int, path: Path) -> Identity:
     model = file.model(name)
-    # How many seeds there are is not what one of them is.
     config = {"model": model.model_dump(mode="json", exclude={"seeds"}), "split": board.split.model_dump(mode="json")}
     return Identity(file.dataset, name, model.label, seed, config, f"recsys lite-llm {path} --model {name} --seeds {seed + 1}")
 
 
-def item_texts(board: BoardConfig, split: Split, template: str) -> list[str]:
-    """One text an item_num of the split, its title or item_id where the template has nothing."""
-    catalog = load_board(board).catalog
+def item_texts(catalog: ItemCatalog, items: Vocabulary, template: str) -> list[str]:
+    """One text an item_num, its title or item_id where the template has nothing."""
     found = dict(zip(catalog.items.ids, zip(catalog.texts(template), catalog.titles(), strict=True), strict=True))
-    return [text or title for text, title in (found[item_id] for item_id in split.items.ids)]
+    return [text or title for text, title in (found[item_id] for item_id in items.ids)]
 
 
-def table_of(board: BoardConfig, signal: Signal, split: Split) -> EmbeddingTable:
-    from pipelines.progress import RichReporter
-    from pipelines.signal_tables import SignalTables
+def some_cases(cases: Cases, count: int | None) -> Cases:
+    """Evenly spread over the cases; None: all."""
+    import numpy as np
 
-    tables = SignalTables(board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images)
-    return tables.make({"vectors": signal}, split)["vectors"]
+    if count is None or count >= len(cases):
+        return cases
+    rows = np.linspace(0, len(cases) - 1, count).astype(np.int64).tolist()
+    return type(cases).of_rows([(int(cases.user_nums[row]), cases.inputs[row], cases.seen[row], int(cases.targets[row])) for row in rows])
 
 
 def _child(arguments: list[str]) -> None:
-    """In a process of its own: peak memory belongs to one run, and a crash ends one run."""
-    done = subprocess.run([sys.executable, "-m", "pipelines.lite_llm", *arguments])
-    if done.returncode:
-        raise RetryableError(f"the run {' '.join(arguments[:3])} ended with exit code {done.returncode}; the same command resumes it")
+    run_module("pipelines.lite_llm", arguments, named=3)
 
 
 def _run(path: Path, name: str, seed: int, folder: Path, overrides: Sequence[str], threads: int) -> None:
+    from pipelines.baselines import Fitted
     from recsys.artifacts.artifact import Manifest, write_artifact
     from recsys.evaluation.evaluate import evaluate
     from recsys.heads.lite_fitting import fit_lite
@@ -136,8 +141,8 @@ def _run(path: Path, name: str, seed: int, folder: Path, overrides: Sequence[str
     board = BoardConfig.of_dataset(file.dataset)
     model, loaded = file.model(name), load_board(board)
     split = loaded.split
-    table = table_of(board, model.vectors, split) if model.vectors is not None else None
-    texts = item_texts(board, split, model.text) if model.settings.needs_titles else None
+    table = signal_tables(board, {"vectors": model.vectors}, split)["vectors"] if model.vectors is not None else None
+    texts = item_texts(loaded.catalog, split.items, model.text) if model.settings.needs_titles else None
     identity = identity_of(file, board, name, seed, path)
     key = digest_of([identity.config, split.digest, table.space_id if table else "", seed])
     checkpoint = STATE / file.dataset / f"{name}-{key[:12]}-seed{seed}"
@@ -147,14 +152,12 @@ def _run(path: Path, name: str, seed: int, folder: Path, overrides: Sequence[str
     def validate(scorer: Scorer) -> float:
         return evaluate(scorer, judged, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean("ndcg@10")
 
-    with told(f"{name} seed {seed}") as progress:
-        fit = fit_lite(
-            model.settings, split, table=table, titles=texts, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress
-        )  # fmt: skip
+    with epochs_told(f"{name} seed {seed}") as progress:
+        fit = fit_lite(model.settings, split, table=table, titles=texts, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
     spaces = {"vectors": table.space_id} if table is not None else {}
     capped = f"cap of {model.settings.training.max_seconds:g} s" if fit.capped and model.settings.training.max_seconds else None
-    training = Training(fit.seconds, fit.history, fit.best_epoch, capped, fit.parameters, fit.peak_mb, spaces)
-    record, _ = record_run(folder, identity, loaded, fit.scorer, training, provenance, costly=model.settings.head == "generative")
+    fitted = Fitted(fit.scorer, fit.seconds, fit.history, fit.best_epoch, capped, fit.parameters, fit.peak_mb, spaces)
+    record = record_run(folder, identity, loaded, fitted, provenance, costly=model.settings.head == "generative")
     inputs = {"split": split.digest, **spaces}
     artifact = Manifest(kind="lite_llm", key=key, config_hash=digest_of(identity.config), inputs=inputs, code_version=provenance.commit)
     saved = checkpoint / "model"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from recsys.training.loop import Progress as EpochProgress
 
 Advance = Callable[[int, int, str], None]
 """(done, total, note): `done` and `total` in units of the task; `note` is shown at the end of the line."""
@@ -71,3 +74,18 @@ class SilentReporter:
     @contextmanager
     def task(self, label: str, unit: str) -> Iterator[Advance]:
         yield lambda done, total, note="": None
+
+
+@contextmanager
+def epochs_told(label: str) -> Iterator[EpochProgress]:
+    """A bar of epochs with the numbers of the last one; lines where the output is a file, in which a bar says nothing."""
+    console = Console(stderr=True)
+    with RichReporter(console).task(label, "epochs") as advance:
+
+        def progress(done: int, total: int, numbers: Mapping[str, float]) -> None:
+            note = " ".join(f"{key} {value:.4f}" for key, value in numbers.items() if key != "epoch")
+            advance(done, total, note)
+            if not console.is_terminal:
+                console.print(f"  {label} epoch {done}/{total} {note}", soft_wrap=True)
+
+        yield progress

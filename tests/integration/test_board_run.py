@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipelines import board_run, board_training
+from pipelines import board_run, board_training, run_records
 from pipelines.board_config import BoardConfig
 from recsys.data import split as split_module
 from recsys.data.interactions import Interactions
@@ -118,7 +118,7 @@ def test_changed_settings_run_again(shop: Path, monkeypatch: pytest.MonkeyPatch)
 def test_trials_note_validation_alone_and_are_not_repeated(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = in_process(monkeypatch)
     read = []
-    monkeypatch.setattr(board_run, "_record", lambda *a: read.append(a))
+    monkeypatch.setattr(board_run, "record_run", lambda *a: read.append(a))
     path = board_run.tune_models("shop", [], quiet(), threads=1)
     board_run.tune_models("shop", ["sasrec"], quiet(), threads=1)
     assert len(started) == 1 and not read
@@ -191,7 +191,7 @@ def test_a_record_states_the_training_that_it_came_from(shop: Path, monkeypatch:
     (path,) = board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=1)
     trained = read_run(path)
     monkeypatch.setattr(board_training, "code_version", lambda: "second")
-    monkeypatch.setattr(board_run, "peak_mb", lambda: 1.0)
+    monkeypatch.setattr(run_records, "peak_mb", lambda: 1.0)
     board_run.run_models("shop", ["sasrec"], [0], quiet(), threads=2, force=True)
     loaded = read_run(path)
     assert (loaded.commit, loaded.threads) == ("first", 1)
