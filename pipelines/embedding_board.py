@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import embed, fine_tune, ingest, measure_embedding, split
-from pipelines.embedding_rows import EmbeddingBoardConfig, Entry, MadeRow, TunedRow
+from pipelines import concat, embed, fine_tune, ingest, measure_embedding, split, train_joint
+from pipelines.embedding_rows import ConcatRow, EmbeddingBoardConfig, Entry, JointRow, MadeRow, TunedRow
 from pipelines.executors import LocalExecutor
 from pipelines.ledger import Ledger
 from pipelines.measure_embedding import MeasureConfig
@@ -51,24 +51,42 @@ def plan_of(config: EmbeddingBoardConfig) -> Plan:
         "ingest": Step("ingest", ingest.VERSION, source, ingest.run, raw_digest=partial(ingest.raw_digest, source)),
         base["split"]: Step(base["split"], split.VERSION, config.split, split.run, {"data": "ingest"}),
     }
+    entries = {entry.name: entry for entry in config.entries()}
     measures = {}
-    for entry in config.entries():
+    for entry in entries.values():
         names = []
         for seed in entry.seeds:
-            made, table = None, None
-            if isinstance(entry.source, MadeRow):
-                made = entry.source.made.model_copy(update={"seed": seed})
-            elif isinstance(entry.source, TunedRow):
-                table = fine_tune.adapter_step(entry.source.adapter.model_copy(update={"seed": seed}), base)
-            elif entry.encoder is not None:
-                table = _embed(config, entry.encoder)
-            if table is not None:
-                steps.setdefault(table.name, table)
+            made = entry.source.made.model_copy(update={"seed": seed}) if isinstance(entry.source, MadeRow) else None
+            table = _table(config, entries, entry, seed, base, steps)
             names.append(f"measure:{entry.name}" + (f"-seed{seed}" if len(entry.seeds) > 1 else ""))
-            measured = MeasureConfig(made=made, post=entry.post)
-            steps[names[-1]] = Step(names[-1], measure_embedding.VERSION, measured, measure_embedding.run, {**base, **({"table": table.name} if table else {})})
+            folder = train_joint.folder_of(entry.picture) if isinstance(entry.source, JointRow) else ""
+            measured = MeasureConfig(made=made, post=entry.post, folder=folder)
+            steps[names[-1]] = Step(names[-1], measure_embedding.VERSION, measured, measure_embedding.run, {**base, **({"table": table} if table else {})})
         measures[entry.name] = tuple(names)
     return Plan(list(steps.values()), measures)
+
+
+def _table(config: EmbeddingBoardConfig, entries: Mapping[str, Entry], entry: Entry, seed: int, base: Mapping[str, str], steps: dict[str, Step]) -> str | None:
+    """Name of the step that makes the table of a line, put into `steps` with what it needs; None where the stage `measure` makes it."""
+    source = entry.source
+    if isinstance(source, TunedRow):
+        return _put(steps, fine_tune.adapter_step(source.adapter.model_copy(update={"seed": seed}), base))
+    if isinstance(source, JointRow):
+        images = _put(steps, _embed(config, source.adapter.joint_training.encoder.image))
+        return _put(steps, train_joint.joint_step(source.adapter.model_copy(update={"seed": seed}), {**base, "images": images}))
+    if isinstance(source, ConcatRow):
+        parts = [entries[name] for name in source.parts]
+        inputs = {str(number): str(_table(config, entries, part, 0, base, steps)) for number, part in enumerate(parts)}
+        own = concat.ConcatConfig(parts=tuple(MeasureConfig(post=part.post) for part in parts))
+        return _put(steps, Step(f"concat:{entry.name}", concat.VERSION, own, concat.run, {"split": base["split"], **inputs}))
+    return _put(steps, _embed(config, entry.encoder)) if entry.encoder is not None else None
+
+
+def _put(steps: dict[str, Step], step: Step) -> str:
+    """Raises ConfigError: another step has its name."""
+    if steps.setdefault(step.name, step).config != step.config:
+        raise ConfigError(f"two encoders of this board are called {step.name.partition(':')[2]!r} and differ; give one another name")
+    return step.name
 
 
 def run_board(
@@ -136,6 +154,6 @@ def _line(entry: Entry, artifacts: Sequence[Artifact]) -> EmbeddingLine:
         by_seed={metric: [float(v[metric].mean()) for v in values] for metric in values[0]},
         dim=int(facts["space"]["dim"]),
         space_ids=[a.manifest.metadata["space_id"] for a in artifacts],
-        trained=isinstance(entry.source, TunedRow),
+        trained=entry.trained,
         without_vector=int(facts["items_without_vector"]),
     )

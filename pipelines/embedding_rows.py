@@ -16,16 +16,20 @@ from pipelines.board_config import BoardConfig, expanded
 from pipelines.board_folders import CONFIGS
 from pipelines.ingest import IngestConfig
 from pipelines.item_tables import Made
+from pipelines.joint_config import JointAdapterConfig
 from recsys.config import Config, read_yaml
 from recsys.data.split import SplitConfig
 from recsys.embeddings.configs import EncoderConfig, parse_encoder
 from recsys.embeddings.image_source import ImageSourceConfig
+from recsys.embeddings.joint_training import ALONE, OWN
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.post import PostConfig
 from recsys.errors import ConfigError
 
 FILE = "embeddings.yaml"
 NONE = "none"
+Picture = Literal["own", "absent", "swapped", "alone"]
+"""See `recsys.embeddings.joint_training`."""
 
 
 class MadeRow(Config):
@@ -68,22 +72,56 @@ class TunedRow(Config):
     posts: tuple[str, ...] = (NONE,)
 
 
-Row = Annotated[MadeRow | EncoderRow | TunedRow, Field(discriminator="kind")]
+class JointRow(Config):
+    """A joint encoder of pictures and texts trained on the split, once a seed."""
+
+    kind: Literal["joint"]
+    label: str
+    adapter: JointAdapterConfig
+    pictures: tuple[Picture, ...] = (OWN,)
+    """What the vectors are made of, one row for each: with "absent" and "swapped" the board tells what the picture is worth to the model."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """In place of the seed of `adapter`."""
+    posts: tuple[str, ...] = (NONE,)
+
+    @model_validator(mode="after")
+    def _pictures_fit(self) -> Self:
+        if ALONE in self.pictures and not self.adapter.joint_training.encoder.two_embeddings:
+            raise ValueError(f"pictures: {ALONE}: an encoder without two_embeddings has no word for the picture alone")
+        return self
+
+
+class ConcatRow(Config):
+    """Vectors of other lines side by side."""
+
+    kind: Literal["concat"]
+    label: str
+    parts: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Names of lines of encoders, with their post-processing."""
+
+
+AnyRow = MadeRow | EncoderRow | TunedRow | JointRow | ConcatRow
+Row = Annotated[AnyRow, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the board. source: row of the config.  encoder: of an `EncoderRow`, with this line's options."""
+    """One line of the board. source: row of the config.  encoder: of an `EncoderRow`, with this line's options.  picture: of a `JointRow`."""
 
     name: str
     label: str
-    source: MadeRow | EncoderRow | TunedRow
+    source: AnyRow
     post: PostConfig | None
     encoder: EncoderConfig | None = None
+    picture: Picture = OWN
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return (0,) if isinstance(self.source, EncoderRow) else self.source.seeds
+        return (0,) if isinstance(self.source, EncoderRow | ConcatRow) else self.source.seeds
+
+    @property
+    def trained(self) -> bool:
+        return isinstance(self.source, TunedRow | JointRow)
 
 
 class EmbeddingBoardConfig(Config):
@@ -107,6 +145,10 @@ class EmbeddingBoardConfig(Config):
             raise ValueError(f"two lines have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         if self.against not in names:
             raise ValueError(f"against: no line {self.against!r}; there are: {', '.join(names)}")
+        encoders = [entry.name for entry in self.entries() if entry.encoder is not None]
+        for name, row in self.rows.items():
+            if unknown := [part for part in row.parts if part not in encoders] if isinstance(row, ConcatRow) else []:
+                raise ValueError(f"row {name!r}: no line of an encoder is called {', '.join(unknown)}; there are: {', '.join(encoders)}")
         return self
 
     @classmethod
@@ -128,9 +170,14 @@ class EmbeddingBoardConfig(Config):
         """All lines, in the order of the file. Raises ValueError: a row asks for a post-processing that is not there."""
         return [entry for name, row in self.rows.items() for entry in self._of_row(name, row)]
 
-    def _of_row(self, name: str, row: MadeRow | EncoderRow | TunedRow) -> Iterator[Entry]:
-        if unknown := [post for post in row.posts if post != NONE and post not in self.posts]:
-            raise ValueError(f"row {name!r}: no post-processing {', '.join(unknown)}; there are: {', '.join((NONE, *self.posts))}")
+    def _of_row(self, name: str, row: AnyRow) -> Iterator[Entry]:
+        if isinstance(row, ConcatRow):
+            yield Entry(name, row.label, row, None)
+            return
+        if isinstance(row, JointRow):
+            yield from self._of_joint(name, row)
+            return
+        self._require_posts(name, row.posts)
         varied = row.vary if isinstance(row, EncoderRow) else {}
         for values in itertools.product(*varied.values()):
             told = [_told(option, value) for option, value in zip(varied, values, strict=True)]
@@ -139,6 +186,18 @@ class EmbeddingBoardConfig(Config):
                 label = ", ".join([row.label, *told, *([post.replace("_", " ")] if post != NONE else [])])
                 encoder = _encoder(row, name, dict(zip(varied, values, strict=True))) if isinstance(row, EncoderRow) else None
                 yield Entry(line, label, row, self.posts.get(post), encoder)
+
+    def _of_joint(self, name: str, row: JointRow) -> Iterator[Entry]:
+        self._require_posts(name, row.posts)
+        for picture in row.pictures:
+            for post in row.posts:
+                line = "-".join([name, *([picture] if picture != OWN else []), *([post] if post != NONE else [])])
+                label = ", ".join([row.label, *([f"picture {picture}"] if picture != OWN else []), *([post.replace("_", " ")] if post != NONE else [])])
+                yield Entry(line, label, row, self.posts.get(post), picture=picture)
+
+    def _require_posts(self, name: str, posts: tuple[str, ...]) -> None:
+        if unknown := [post for post in posts if post != NONE and post not in self.posts]:
+            raise ValueError(f"row {name!r}: no post-processing {', '.join(unknown)}; there are: {', '.join((NONE, *self.posts))}")
 
 
 def _encoder(row: EncoderRow, name: str, options: dict[str, Any]) -> EncoderConfig:

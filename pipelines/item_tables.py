@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from recsys.config import Config
+from recsys.config import Config, digest_of
 from recsys.data.catalog import ItemCatalog
 from recsys.data.split import Split
+from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.lexical import random_table, tfidf_table
 from recsys.embeddings.post import PostConfig, fit_post
+from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.table import EmbeddingTable
+from recsys.errors import SpaceMismatchError
+from recsys.types import FloatArray
 
 
 class RandomVectors(Config):
@@ -52,3 +56,27 @@ def post_processed(post: PostConfig | None, table: EmbeddingTable, split: Split)
     # An item without a vector has none afterwards either, and not that of the centre.
     values = np.where(has_vector[:, None], fitted.apply(table.values), np.float32(0))
     return EmbeddingTable(values, table.vocabulary, fitted.space)
+
+
+def concatenated(tables: Sequence[EmbeddingTable], items: Vocabulary) -> EmbeddingTable:
+    """Each item's unit vectors of all tables side by side, to unit length; an item that one of them lacks has the others alone.
+
+    Raises:
+        UnknownIdError: a table does not cover `items`.  SpaceMismatchError: tables fitted on different splits.
+    """
+    parts = [_unit(table.aligned_to(items)) for table in tables]
+    spaces = [table.space for table in tables]
+    splits = {space.split_hash for space in spaces} - {""}
+    if len(splits) > 1:
+        raise SpaceMismatchError(f"tables fitted on different splits cannot stand side by side: {', '.join(sorted(split[:12] for split in splits))}")
+    space = EmbeddingSpace(
+        model=" + ".join(space.model for space in spaces), revision=digest_of([space.space_id for space in spaces]), tokenizer="",
+        template=" + ".join(space.template for space in spaces), max_length=0, layer=-1, pooling="concatenated", attention="none",
+        normalise=True, dtype="float32", dim=sum(space.dim for space in spaces), split_hash="".join(splits),
+    )  # fmt: skip
+    return EmbeddingTable(_unit(np.concatenate(parts, axis=1)), items, space)
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)

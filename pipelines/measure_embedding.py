@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from pipelines import ingest, split
@@ -30,6 +31,8 @@ class MeasureConfig(Config):
     """Made by this stage; null: the table of the input "table" (of an encoder, or of an adapter's training)."""
     post: PostConfig | None = None
     """Fitted on the items of the split's training part."""
+    folder: Annotated[str, Field(exclude_if=lambda folder: not folder)] = ""
+    """Of the input's artifact, where the table lies; "": where its kind has it, and then it is in no digest."""
 
 
 def run(config: MeasureConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
@@ -52,8 +55,12 @@ def load(artifact: Artifact) -> dict[str, MetricArray]:
     return dict(load_file(artifact.file(VALUES)))
 
 
+def input_table(config: MeasureConfig, artifact: Artifact) -> EmbeddingTable:
+    """As the artifact holds it, not post-processed."""
+    return EmbeddingTable.load(artifact.path / (config.folder or (TABLE if artifact.manifest.kind == ADAPTER else "")))
+
+
 def _table(config: MeasureConfig, inputs: Inputs, data_split: Split) -> EmbeddingTable:
     if config.made is not None:
         return made_table(config.made, data_split, lambda: ingest.load(inputs["data"]).catalog)
-    artifact = inputs["table"]
-    return EmbeddingTable.load(artifact.path / TABLE if artifact.manifest.kind == ADAPTER else artifact.path)
+    return input_table(config, inputs["table"])
