@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Event:
+    """One interaction as it happens. time: Unix seconds, UTC."""
+
+    user_id: str
+    item_id: str
+    time: float
 
 
 class OnlineFeatures(Protocol):
@@ -11,4 +22,14 @@ class OnlineFeatures(Protocol):
     def history(self, user_id: str) -> list[str] | None:
         """item_ids of the user's events, oldest first; None for a user that the store does not know. Any exception is
         taken for a failing store."""
+        ...
+
+
+@runtime_checkable
+class TakesEvents(Protocol):
+    """An `OnlineFeatures` that can also be written to. A user that it did not know is known afterwards."""
+
+    def push(self, events: Sequence[Event]) -> None:
+        """Append `events`, in their order, to their users' histories; the next `history` shows them. Any exception is
+        taken for a failing store: the caller is told to send the events again."""
         ...
