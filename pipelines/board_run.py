@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipelines.board_config import BoardConfig
 from pipelines.board_folders import BOARDS
-from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, load_board, tables_of
+from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, imagined_of, load_board, tables_of
 from pipelines.child import run_module
 from pipelines.run_records import Identity, is_recorded, record_run
 from recsys.artifacts.atomic import read_json, write_json
@@ -114,7 +114,7 @@ def _run(dataset: str, name: str, seed: int, folder: Path, threads: int) -> None
     tables = tables_of(board, baseline, loaded.split)
     checkpoint = checkpoint_of(board, baseline, name, loaded.split, seed, tables)
     provenance = Provenance.of(checkpoint, baseline.settings.threads if baseline.kind == "recbole" else threads)
-    with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, seed, checkpoint, tables, imagined_of(board, baseline, name)) as fitted:
         record = record_run(folder, identity_of(board, name, seed), loaded, fitted, provenance)
     path = folder / f"{record.stem}.json"
     Console().print(f"  test recall@10 {record.metrics['recall@10']:.4f}  ndcg@10 {record.metrics['ndcg@10']:.4f}  -> {path}", soft_wrap=True)
@@ -131,7 +131,7 @@ def _trial(dataset: str, name: str, overrides: tuple[str, ...], path: Path, thre
     split, tables = loaded.split, tables_of(board, baseline, loaded.split)
     checkpoint = checkpoint_of(board, baseline, name, split, 0, tables)
     provenance = Provenance.of(checkpoint, threads)
-    with fit_model(baseline, name, loaded, 0, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, 0, checkpoint, tables, imagined_of(board, baseline, name)) as fitted:
         validation = evaluate(fitted.scorer, split.validation, ks=(10,), split=split)
     trial = {
         "model": name,
@@ -178,7 +178,9 @@ def main(arguments: list[str]) -> None:
 
         torch.set_num_threads(int(threads))
         board = BoardConfig.of_dataset(dataset)
-        tables_of(board, board.trial(name, tuple(json.loads(choice))), load_board(board).split)
+        baseline = board.trial(name, tuple(json.loads(choice)))
+        tables_of(board, baseline, load_board(board).split)
+        imagined_of(board, baseline, name)
     elif task == "run":
         _run(dataset, name, int(choice), Path(place), int(threads))
     else:

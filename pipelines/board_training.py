@@ -18,10 +18,11 @@ from recsys.config import digest_of
 
 if TYPE_CHECKING:
     from pipelines.baselines import Baseline, Fitted
-    from pipelines.signal_tables import Signals
+    from pipelines.signal_tables import Signals, SignalTables
     from recsys.data.catalog import ItemCatalog
     from recsys.data.split import Split
     from recsys.embeddings.table import EmbeddingTable
+    from recsys.graph.edges import Edges
     from recsys.types import Scorer
 
 CHOSEN_BY = "ndcg@10"
@@ -76,15 +77,25 @@ def tables_of(board: BoardConfig, baseline: Baseline, split: Split) -> dict[str,
     return signal_tables(board, baseline.signals, split) if baseline.kind in WITH_SIGNALS else {}
 
 
+def imagined_of(board: BoardConfig, baseline: Baseline, name: str) -> Edges | None:
+    """What a language model wrote beside the thin items, where the model is a graph that asks for it; made where it is missing."""
+    return _maker(board).imagined(name, baseline.neighbours) if baseline.kind == "graph" and baseline.neighbours is not None else None
+
+
 def signal_tables(board: BoardConfig, signals: Signals, split: Split) -> dict[str, EmbeddingTable]:
     """Signal -> vectors of the items of `split`, made where they are missing."""
+    return _maker(board).make(signals, split)
+
+
+def _maker(board: BoardConfig) -> SignalTables:
     from pipelines.signal_tables import SignalTables
 
-    maker = SignalTables(board.signal_data or board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images)
-    return maker.make(signals, split)
+    return SignalTables(board.signal_data or board.data, board.split, RichReporter(Console(stderr=True)), limits=board.limits, images=board.images)
 
 
-def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable]) -> Fitted:
+def fit_model(
+    baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoint: Path, tables: Mapping[str, EmbeddingTable], imagined: Edges | None = None
+) -> Fitted:
     from pipelines.baselines import fit
     from recsys.evaluation.evaluate import evaluate
 
@@ -94,4 +105,6 @@ def fit_model(baseline: Baseline, name: str, loaded: Loaded, seed: int, checkpoi
         return evaluate(scorer, split.validation, ks=(10,), metrics=("ndcg",), lists=False, split=split).mean(CHOSEN_BY)
 
     with epochs_told(f"{name} seed {seed}") as progress:
-        return fit(baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables, catalog=loaded.catalog)
+        return fit(
+            baseline, split, seed=seed, checkpoint=checkpoint, validate=validate, progress=progress, tables=tables, catalog=loaded.catalog, imagined=imagined
+        )

@@ -17,7 +17,7 @@ from rich.console import Console
 from pipelines.board_config import BoardConfig, FusionFile
 from pipelines.board_folders import BOARDS
 from pipelines.board_run import has_seed, identity_of, is_done
-from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, load_board, tables_of
+from pipelines.board_training import WITH_SIGNALS, Provenance, checkpoint_of, fit_model, imagined_of, load_board, tables_of
 from pipelines.child import run_module
 from pipelines.cold_config import ColdConfig
 from pipelines.run_records import CUTOFFS, write_record
@@ -87,7 +87,7 @@ def _run(dataset: str, split_name: str, name: str, seed: int, folder: Path, thre
     provenance = Provenance.of(checkpoint, threads)
     identity = identity_of(board, name, seed, "cold-board")
     told = []
-    with fit_model(baseline, name, loaded, seed, checkpoint, tables) as fitted:
+    with fit_model(baseline, name, loaded, seed, checkpoint, tables, imagined_of(board, baseline, name)) as fitted:
         for kind in KINDS:
             cases, candidates = _cases(split, kind)
             started = time.perf_counter()
@@ -108,6 +108,7 @@ def main(arguments: list[str]) -> None:
     if task == "prepare":
         board = BoardConfig.of_dataset(dataset).model_copy(update={"split": cold_config(dataset).splits[split_name]})
         tables_of(board, board.model(name), load_board(board).split)
+        imagined_of(board, board.model(name), name)
     else:
         _run(dataset, split_name, name, int(seed), Path(folder), int(threads))
 

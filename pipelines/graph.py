@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipelines import embed, ingest, split
+from pipelines import embed, ingest, neighbours, split
 from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import sha256_of, write_json
@@ -62,7 +62,8 @@ def run(config: GraphStageConfig, inputs: Inputs, folder: Path, surroundings: Su
     board = data_split.protocol.replace("_", " ")
     tables = {artifact.manifest.metadata["name"]: embed.load(artifact) for role, artifact in inputs.items() if role.startswith("table:")}
     with surroundings.reporter.task(f"build {signal.name} ({board})", "parts") as advance:
-        graph = build_graph(signal.build, data_split, data.catalog, tables)
+        imagined = neighbours.load(inputs["neighbours"]) if "neighbours" in inputs else None
+        graph = build_graph(signal.build, data_split, data.catalog, tables, imagined=imagined)
         advance(1, 2, "looking for leaks")
         edges = {f"{source} {relation} {target}": graph[source, relation, target].edge_index.shape[1] for source, relation, target in graph.edge_types}
         assert_no_graph_leak(data_split, graph, what=signal.name, support=sum(edges.values()) <= SUPPORTED_UP_TO)

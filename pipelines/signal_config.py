@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pipelines.adapter_config import AdapterConfig
 from pipelines.item_tables import Made
+from pipelines.neighbours_config import NeighboursConfig
 from recsys.config import Config
 from recsys.embeddings.configs import EncoderConfig
 from recsys.embeddings.post import PostConfig
@@ -49,6 +50,8 @@ class GraphTraining(Config):
     settings: GraphEncoderConfig = GraphEncoderConfig()
     texts: dict[str, EncoderSignal] = Field(default_factory=dict)
     """Name -> what the graph reads of the items."""
+    neighbours: NeighboursConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What a language model writes beside thin items; null: nothing."""
     seed: int = 0
     post: PostConfig | None = None
 

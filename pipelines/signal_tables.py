@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from pipelines import embed, fine_tune, graph, ingest, split
+from pipelines import embed, fine_tune, graph, ingest, neighbours, split
 from pipelines.executors import LocalExecutor
 from pipelines.ingest import IngestConfig
 from pipelines.item_tables import made_table, post_processed
 from pipelines.ledger import Ledger
+from pipelines.neighbours_config import NeighboursConfig
 from pipelines.progress import Reporter
 from pipelines.signal_config import EncoderSignal, GraphTraining, MadeSignal, TableSignal, TunedSignal
 from pipelines.stage import Step, Surroundings
@@ -26,6 +27,7 @@ from recsys.embeddings.image_source import ImageSourceConfig
 from recsys.embeddings.limits import LimitsConfig
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import ConfigError, RetryableError
+from recsys.graph.edges import Edges
 
 ROOT = Path(".recsys")
 OWN = "boards/signals"
@@ -67,6 +69,11 @@ class SignalTables:
             tables[name] = post_processed(signal.post, aligned, data_split)
         return tables
 
+    def imagined(self, name: str, config: NeighboursConfig) -> Edges:
+        """What a language model wrote beside the thin items of the split, as edges of its items; made where it is missing."""
+        base = {"data": "ingest", "split": f"split:{self._split.protocol}"}
+        return neighbours.load(self._artifacts({**self._first(base), **self._neighbours(name, config, base)})[f"{name}/neighbours"])
+
     def _table(self, name: str, signal: object, data_split: Split, artifacts: Mapping[str, Artifact], catalog: Callable[[], ItemCatalog]) -> EmbeddingTable:
         if isinstance(signal, MadeSignal):
             return made_table(signal.made, data_split, catalog)
@@ -94,16 +101,19 @@ class SignalTables:
             elif isinstance(signal, TunedSignal):
                 steps[name] = fine_tune.adapter_step(signal.adapter, base)
             elif isinstance(signal, GraphTraining):
-                texts = {f"table:{text}": self._embed(text, encoder) for text, encoder in signal.texts.items()}
-                steps |= {f"{name}/{role}": step for role, step in texts.items()}
-                steps[name] = self._graph(name, signal, {**base, **{role: step.name for role, step in texts.items()}})
-        if not steps:
-            return {}
-        first = {
+                read = {f"table:{text}": self._embed(text, encoder) for text, encoder in signal.texts.items()}
+                if signal.neighbours is not None:
+                    steps |= self._neighbours(name, signal.neighbours, base)
+                    read["neighbours"] = steps[f"{name}/neighbours"]
+                steps |= {f"{name}/{role}": step for role, step in read.items()}
+                steps[name] = self._graph(name, signal, {**base, **{role: step.name for role, step in read.items()}})
+        return {**self._first(base), **steps} if steps else {}
+
+    def _first(self, base: Mapping[str, str]) -> dict[str, Step]:
+        return {
             "ingest": Step("ingest", ingest.VERSION, self._data, ingest.run, raw_digest=partial(ingest.raw_digest, self._data)),
             "split": Step(base["split"], split.VERSION, self._split, split.run, {"data": "ingest"}),
         }
-        return {**first, **steps}
 
     def _embed(self, name: str, signal: EncoderSignal) -> Step:
         encoder = parse_encoder({**signal.encoder.model_dump(mode="json"), "name": name}, source=f"signal {name}")
@@ -115,6 +125,12 @@ class SignalTables:
         own = graph.GraphStageConfig(signal=graph.GraphSignal(name=name, build=signal.build, encoder=signal.settings), seed=signal.seed)
         knowledge = partial(graph.knowledge_digest, signal.build) if signal.build.knowledge is not None else None
         return Step(f"graph:{name}:{self._split.protocol}", graph.VERSION, own, graph.run, inputs, raw_digest=knowledge)
+
+    def _neighbours(self, name: str, config: NeighboursConfig, base: Mapping[str, str]) -> dict[str, Step]:
+        """The step and the vectors that it reads."""
+        table = self._embed(config.encoder.name, EncoderSignal(kind="encoder", encoder=config.encoder))
+        own = Step(f"neighbours:{name}:{self._split.protocol}", neighbours.VERSION, config, neighbours.run, {**base, "table": table.name})
+        return {f"{name}/items": table, f"{name}/neighbours": own}
 
     def _artifacts(self, steps: Mapping[str, Step]) -> dict[str, Artifact]:
         """Role -> artifact."""

@@ -8,6 +8,7 @@
 | item `has` value (a node type a field) | log(n / n_v) / log(n) | catalog |
 | item `has` entity, item `related` item | the same; 1 | knowledge graph |
 | item `reads_like_<table>` item | cosine of the centred vectors, see `text_neighbours` | embedding table |
+| item `imagined` item | largest product of cosines, see `synthetic_neighbours` | texts that a language model wrote for thin items |
 
 Item-item edges stand in both directions. A held-out item has no training interactions, and so text, attribute and
 knowledge edges only. Vectors are centred on the items of training.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
 USER, ITEM, ENTITY = "user", "item", "entity"
-INTERACTS, MEETS, SHARES, HAS, RELATED, READS_LIKE = "interacts", "meets", "shares", "has", "related", "reads_like_"
+INTERACTS, MEETS, SHARES, HAS, RELATED, READS_LIKE, IMAGINED = "interacts", "meets", "shares", "has", "related", "reads_like_", "imagined"
 FROM_INTERACTIONS = frozenset({INTERACTS, MEETS})
 """Relations that know of interactions; all others are known of an item on its first day."""
 
@@ -51,10 +52,12 @@ class GraphConfig(Config):
     knowledge: KnowledgeConfig | None = None
 
 
-def build_graph(config: GraphConfig, split: Split, catalog: ItemCatalog, tables: Mapping[str, EmbeddingTable]) -> HeteroData:
+def build_graph(config: GraphConfig, split: Split, catalog: ItemCatalog, tables: Mapping[str, EmbeddingTable], *, imagined: Edges | None = None) -> HeteroData:
     """Nodes are numbered as in the split's vocabularies. `data["item"].x`: float32 (n_items, sum of d), the centred, normalised
     vectors of the tables side by side; absent without tables. Each edge type has `edge_index` int64 (2, E) and `edge_weight`
     float32 (E,). `data.split_hash` and `data.spaces` ("name=space_id,...") say what it was made of.
+
+    imagined: of the items of the split, in both directions; see `recsys.graph.synthetic_neighbours.through_texts`.
 
     Raises:
         UnknownIdError: a table or the catalog lacks an item.  DataError: see `read_knowledge`.
@@ -80,6 +83,8 @@ def build_graph(config: GraphConfig, split: Split, catalog: ItemCatalog, tables:
         _add(data, (ITEM, RELATED, ITEM), knowledge.related)
     for field, attribute in found.items():
         _add_values(data, field, attribute, n_items)
+    if imagined is not None:
+        _add(data, (ITEM, IMAGINED, ITEM), imagined)
     warm = split.item_counts() > 0
     vectors: list[FloatArray] = []
     for name, table in tables.items():

@@ -144,6 +144,25 @@ def link_neighbours(
     return chosen, rows, one_way.both_ways(n + len(rows))
 
 
+def through_texts(n_items: int, edges: Edges) -> Edges:
+    """Item to item, in both directions: what `link_neighbours` linked by way of a text. Weight: of the ways between two, the largest product of cosines.
+
+    For a network whose nodes are the items of the catalogue alone: each text is passed over, and no node is added. In (0, 1].
+    """
+    into = edges.targets >= n_items  # each edge stands in both directions
+    items, texts, weights = edges.sources[into], edges.targets[into], edges.weights[into]
+    order = np.argsort(texts, kind="stable")
+    items, texts, weights = items[order], texts[order], weights[order]
+    ends = np.searchsorted(texts, texts, side="right")
+    firsts = np.repeat(np.arange(len(items)), ends - np.arange(len(items)) - 1)
+    seconds = firsts + 1 + np.arange(len(firsts)) - np.searchsorted(firsts, firsts)
+    low, high = np.minimum(items[firsts], items[seconds]), np.maximum(items[firsts], items[seconds])
+    pairs, places = np.unique(low * n_items + high, return_inverse=True)
+    best = np.zeros(len(pairs), dtype=np.float32)
+    np.maximum.at(best, places, weights[firsts] * weights[seconds])
+    return Edges(pairs // n_items, pairs % n_items, best).both_ways(n_items)
+
+
 def _unit(values: FloatArray) -> FloatArray:
     found: FloatArray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
     return found

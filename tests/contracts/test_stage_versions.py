@@ -14,7 +14,21 @@ from pathlib import Path
 import pytest
 
 RECORD = Path(__file__).parent.parent / "golden" / "stage_versions.json"
-STAGES = ("ingest", "split", "embed", "graph", "rank", "evaluate", "publish", "fine_tune", "measure_embedding", "train_joint", "concat", "explain")
+STAGES = (
+    "ingest",
+    "split",
+    "embed",
+    "graph",
+    "rank",
+    "evaluate",
+    "publish",
+    "fine_tune",
+    "measure_embedding",
+    "train_joint",
+    "concat",
+    "explain",
+    "neighbours",
+)
 
 
 def state_of(stage: str) -> dict[str, int | str]:

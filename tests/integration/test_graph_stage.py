@@ -13,6 +13,8 @@ import yaml
 from rich.console import Console
 
 from pipelines import board_run, graph, split
+from pipelines.board_config import BoardConfig
+from pipelines.board_training import imagined_of, load_board
 from pipelines.config import RunConfig
 from pipelines.plan import build_plan
 from recsys.artifacts.artifact import Artifact
@@ -157,6 +159,59 @@ def test_a_graph_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert started == []
     (trial,) = json.loads(board_run.tune_models("shop", [], Console(quiet=True), threads=1).read_text())
     assert trial["config"]["model"]["settings"]["gnn"]["layers"] == 1
+
+
+IMAGINED = """
+dataset: shop
+data:
+  source:
+    kind: table
+    interactions: {path: $RECSYS_DATA/events.csv, columns: {user_id: user, item_id: item, time: ts}}
+    items: {path: $RECSYS_DATA/items.csv, columns: {item_id: id, title: name, categories: tags}}
+split: {protocol: held_out_items, held_out_share: 0.1}
+models:
+  imagined:
+    kind: graph
+    label: SAGE over words, with what a language model imagined
+    signals: {words: &words {kind: encoder, encoder: {model: hashed, template: "{title}"}}}
+    settings: {dim: 8, gnn: {kind: sage, hidden: 16}, link: {training: {epochs: 2, batch_size: 128, learning_rate: 0.01}}}
+    neighbours:
+      task: {domain: shopping, noun: item, form: the name of a product, template: "{title}", per_item: 1}
+      writer: {kind: imported, name: a larger model, file: $RECSYS_DATA/answers.jsonl}
+      encoder: {model: hashed, template: "{title}"}
+      links: {minimum: 0.1, real: 3}
+      most: 0
+"""
+
+
+def test_imagined_neighbours_are_written_for_thin_items_alone_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop(tmp_path)
+    # Held out: four items; two of them have a usable answer.
+    folder = tmp_path / "experiments/configs/shop"
+    folder.mkdir(parents=True)
+    (folder / "baselines.yaml").write_text(IMAGINED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECSYS_DATA", str(tmp_path))
+    (tmp_path / "answers.jsonl").write_text("")
+    board = BoardConfig.of_dataset("shop")
+    loaded = load_board(board)
+    cold = np.flatnonzero(loaded.split.held_out).tolist()
+    task, rows = board.model("imagined").neighbours.task, []  # type: ignore[union-attr]
+    for item in cold[:2]:
+        name = loaded.catalog.texts("{title}")[item]
+        (prompt,) = task.prompts(name)
+        rows.append({"key": prompt.digest, "text": f"{name}, and beside it one more of {name} that is sold in the same shops everywhere."})
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    board = BoardConfig.of_dataset("shop")
+    edges = imagined_of(board, board.model("imagined"), "imagined")
+    assert edges is not None and set(cold[:2]) <= set(edges.sources.tolist()) and not set(cold[2:]) & set(edges.sources.tolist())
+    (artifact,) = (Artifact.open(path) for path in (tmp_path / ".recsys/boards/signals/artifacts/neighbours").iterdir())
+    assert (artifact.manifest.metadata["thin_items"], artifact.manifest.metadata["texts"]) == (4, 2)
+    assert sum(artifact.manifest.metadata["missing"].values()) == 2
+    monkeypatch.setattr(board_run, "_child", board_run.main)
+    (record,) = (read_run(path) for path in board_run.run_models("shop", ["imagined"], [0], Console(quiet=True), threads=1))
+    assert record.epochs == 2
+    assert len(list((tmp_path / ".recsys/boards/signals/artifacts/neighbours").iterdir())) == 1
 
 
 def test_without_a_graph_there_is_no_step_of_it(tmp_path: Path) -> None:

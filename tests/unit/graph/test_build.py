@@ -24,6 +24,7 @@ from recsys.graph.attributes import AttributeConfig, attributes, shared_attribut
 from recsys.graph.build import GraphConfig, build_graph
 from recsys.graph.co_interactions import CoInteractionConfig, co_interaction_edges
 from recsys.graph.edges import Edges
+from recsys.graph.flat import flatten
 from recsys.graph.knowledge import KnowledgeConfig, read_knowledge
 from recsys.graph.leaks import assert_no_graph_leak, find_graph_leaks
 from recsys.graph.storage import graph_digest, load_graph, save_graph
@@ -315,3 +316,13 @@ def test_files_give_the_graph_back(tiny_cold_split: Split, tiny_catalog: ItemCat
         load_graph(tmp_path)
     with pytest.raises(ArtifactError, match=r"no saved graph \(graph.json is missing\)"):
         load_graph(tmp_path / "elsewhere")
+
+
+def test_imagined_edges_are_a_relation_that_cold_items_keep(tiny_cold_split: Split, tiny_catalog: ItemCatalog) -> None:
+    (cold, *_), (known, *_) = np.flatnonzero(tiny_cold_split.held_out).tolist(), np.flatnonzero(tiny_cold_split.item_counts()).tolist()
+    imagined = Edges(np.array([cold]), np.array([known]), np.array([0.5], dtype=np.float32)).both_ways(tiny_cold_split.n_items)
+    data = build_graph(GraphConfig(attributes=None, text=None), tiny_cold_split, tiny_catalog, {}, imagined=imagined)
+    assert_no_graph_leak(tiny_cold_split, data)
+    flat = flatten(data, users=False)
+    at = (flat.edge_index[0] == cold) & (flat.edge_index[1] == known)
+    assert int(at.sum()) == 1 and float(flat.lasting[at]) == float(flat.weights[at]) > 0

@@ -8,7 +8,8 @@ import pytest
 
 from recsys.data.catalog import ItemCatalog
 from recsys.errors import DataError
-from recsys.graph.synthetic_neighbours import NeighbourLinks, NeighbourTask, SyntheticItems, link_neighbours, thin_items, write_neighbours
+from recsys.graph.edges import Edges
+from recsys.graph.synthetic_neighbours import NeighbourLinks, NeighbourTask, SyntheticItems, link_neighbours, thin_items, through_texts, write_neighbours
 from recsys.types import FloatArray
 from tests.unit.generation.fakes import FakeGenerator
 
@@ -71,3 +72,33 @@ def test_items_that_may_not_be_linked_are_reached_by_their_own_texts_alone() -> 
     assert len(nobody) == len(rows) == len(none) == 0
     with pytest.raises(DataError, match="as many vectors"):
         link_neighbours(NeighbourLinks(), SyntheticItems(("t",), np.array([31]), {}), vectors[:1], items, linkable)
+
+
+def by_hand(n_items: int, edges: Edges) -> dict[tuple[int, int], float]:
+    of_text: dict[int, list[tuple[int, float]]] = {}
+    for source, target, weight in zip(edges.sources.tolist(), edges.targets.tolist(), edges.weights.tolist(), strict=True):
+        if target >= n_items:
+            of_text.setdefault(target, []).append((source, weight))
+    found: dict[tuple[int, int], float] = {}
+    for items in of_text.values():
+        for a, weight in items:
+            for b, other in items:
+                if a != b:
+                    found[a, b] = max(found.get((a, b), 0.0), float(np.float32(weight) * np.float32(other)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_texts_are_passed_over_as_by_hand(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    items, texts = 12, 8
+    linked = np.argwhere(rng.random((items, texts)) < 0.4)
+    one_way = Edges(linked[:, 0], linked[:, 1] + items, rng.uniform(0.1, 1, len(linked)).astype(np.float32))
+    found = through_texts(items, one_way.both_ways(items + texts))
+    assert {(a, b): w for a, b, w in zip(found.sources.tolist(), found.targets.tolist(), found.weights.tolist(), strict=True)} == by_hand(
+        items, one_way.both_ways(items + texts)
+    )
+
+
+def test_without_texts_there_are_no_edges() -> None:
+    assert len(through_texts(4, Edges.none())) == 0
