@@ -76,9 +76,11 @@ def _table(config: EmbeddingBoardConfig, entries: Mapping[str, Entry], entry: En
         return _put(steps, train_joint.joint_step(source.adapter.model_copy(update={"seed": seed}), {**base, "images": images}))
     if isinstance(source, ConcatRow):
         parts = [entries[name] for name in source.parts]
-        inputs = {str(number): str(_table(config, entries, part, 0, base, steps)) for number, part in enumerate(parts)}
-        own = concat.ConcatConfig(parts=tuple(MeasureConfig(post=part.post) for part in parts))
-        return _put(steps, Step(f"concat:{entry.name}", concat.VERSION, own, concat.run, {"split": base["split"], **inputs}))
+        made = [part.source.made if isinstance(part.source, MadeRow) else None for part in parts]
+        inputs = {str(number): str(_table(config, entries, part, 0, base, steps)) for number, part in enumerate(parts) if made[number] is None}
+        own = concat.ConcatConfig(parts=tuple(MeasureConfig(made=m, post=part.post) for m, part in zip(made, parts, strict=True)), weights=source.weights)
+        catalog = {"data": base["data"]} if any(made) else {}
+        return _put(steps, Step(f"concat:{entry.name}", concat.VERSION, own, concat.run, {"split": base["split"], **catalog, **inputs}))
     return _put(steps, _embed(config, entry.encoder)) if entry.encoder is not None else None
 
 

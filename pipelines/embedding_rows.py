@@ -97,7 +97,15 @@ class ConcatRow(Config):
     kind: Literal["concat"]
     label: str
     parts: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Names of lines of encoders, with their post-processing."""
+    """Names of lines of encoders, or made ones, with their post-processing."""
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Of their unit vectors; none: 1 each."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if self.weights and len(self.weights) != len(self.parts):
+            raise ValueError(f"{len(self.weights)} weights of {len(self.parts)} parts")
+        return self
 
 
 AnyRow = MadeRow | EncoderRow | TunedRow | JointRow | ConcatRow
@@ -145,10 +153,10 @@ class EmbeddingBoardConfig(Config):
             raise ValueError(f"two lines have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         if self.against not in names:
             raise ValueError(f"against: no line {self.against!r}; there are: {', '.join(names)}")
-        encoders = [entry.name for entry in self.entries() if entry.encoder is not None]
+        parts = [entry.name for entry in self.entries() if isinstance(entry.source, EncoderRow | MadeRow)]
         for name, row in self.rows.items():
-            if unknown := [part for part in row.parts if part not in encoders] if isinstance(row, ConcatRow) else []:
-                raise ValueError(f"row {name!r}: no line of an encoder is called {', '.join(unknown)}; there are: {', '.join(encoders)}")
+            if unknown := [part for part in row.parts if part not in parts] if isinstance(row, ConcatRow) else []:
+                raise ValueError(f"row {name!r}: no line that is not trained is called {', '.join(unknown)}; there are: {', '.join(parts)}")
         return self
 
     @classmethod

@@ -58,19 +58,21 @@ def post_processed(post: PostConfig | None, table: EmbeddingTable, split: Split)
     return EmbeddingTable(values, table.vocabulary, fitted.space)
 
 
-def concatenated(tables: Sequence[EmbeddingTable], items: Vocabulary) -> EmbeddingTable:
-    """Each item's unit vectors of all tables side by side, to unit length; an item that one of them lacks has the others alone.
+def concatenated(tables: Sequence[EmbeddingTable], items: Vocabulary, weights: Sequence[float] | None = None) -> EmbeddingTable:
+    """Each item's unit vectors of all tables side by side, times the tables' weights (None: 1 each), to unit length; an item that one of them lacks
+    has the others alone. A cosine is the mean of the tables' cosines by the squares of the weights.
 
     Raises:
         UnknownIdError: a table does not cover `items`.  SpaceMismatchError: tables fitted on different splits.
     """
-    parts = [_unit(table.aligned_to(items)) for table in tables]
+    factors = weights or [1.0] * len(tables)
+    parts = [_unit(table.aligned_to(items)) * np.float32(factor) for table, factor in zip(tables, factors, strict=True)]
     spaces = [table.space for table in tables]
     splits = {space.split_hash for space in spaces} - {""}
     if len(splits) > 1:
         raise SpaceMismatchError(f"tables fitted on different splits cannot stand side by side: {', '.join(sorted(split[:12] for split in splits))}")
     space = EmbeddingSpace(
-        model=" + ".join(space.model for space in spaces), revision=digest_of([space.space_id for space in spaces]), tokenizer="",
+        model=" + ".join(space.model for space in spaces), revision=digest_of([*(space.space_id for space in spaces), *(weights or ())]), tokenizer="",
         template=" + ".join(space.template for space in spaces), max_length=0, layer=-1, pooling="concatenated", attention="none",
         normalise=True, dtype="float32", dim=sum(space.dim for space in spaces), split_hash="".join(splits),
     )  # fmt: skip

@@ -62,6 +62,8 @@ def board_of(shop: Path, **rows: object) -> EmbeddingBoardConfig:
             "words": {"kind": "encoder", "label": "words", "encoder": {"model": "hashed", "template": TEMPLATE}, "posts": ["none", "centre"]},
             "poster": {"kind": "encoder", "label": "poster", "encoder": image},
             "both": {"kind": "concat", "label": "side by side", "parts": ["words-centre", "poster"]},
+            "counts": {"kind": "made", "label": "counts", "made": {"kind": "tfidf", "template": TEMPLATE, "dim": 4}},
+            "less": {"kind": "concat", "label": "the poster at half weight", "parts": ["counts", "poster"], "weights": [1.0, 0.5]},
             "joint": {
                 "kind": "joint", "label": "joint", "seeds": [0], "pictures": ["own", "absent", "swapped", "alone"],
                 "adapter": {"joint_training": joint, "validation_cases": 20},
@@ -75,7 +77,8 @@ def test_every_line_is_measured_and_none_made_twice(shop: Path, tmp_path: Path) 
     board, root = board_of(shop), tmp_path / "root"
     found = run_board(board, SilentReporter(), tmp_path / "board", root=root)
     lines = {line["name"]: line for line in found["lines"]}
-    assert set(lines) == {"words", "words-centre", "poster", "both", "joint", "joint-absent", "joint-swapped", "joint-alone"}
+    assert set(lines) == {"words", "words-centre", "poster", "both", "counts", "less", "joint", "joint-absent", "joint-swapped", "joint-alone"}
+    assert lines["less"]["dim"] == lines["counts"]["dim"] + lines["poster"]["dim"]
     assert lines["both"]["dim"] == lines["words"]["dim"] + lines["poster"]["dim"]
     assert len({line["space_ids"][0] for line in lines.values()}) == len(lines), "each is a space of its own"
     assert lines["joint"]["trained"] and not lines["both"]["trained"]
@@ -89,8 +92,10 @@ def test_every_line_is_measured_and_none_made_twice(shop: Path, tmp_path: Path) 
 
 
 def test_a_line_that_is_not_there_cannot_stand_beside_another(shop: Path) -> None:
-    with pytest.raises(ConfigError, match="no line of an encoder is called postre; there are: words"):
+    with pytest.raises(ConfigError, match="no line that is not trained is called postre; there are: words"):
         board_of(shop, both={"kind": "concat", "label": "x", "parts": ["words", "postre"]})
+    with pytest.raises(ConfigError, match="1 weights of 2 parts"):
+        board_of(shop, both={"kind": "concat", "label": "x", "parts": ["words", "poster"], "weights": [1.0]})
 
 
 def test_vectors_side_by_side_count_alike_and_a_missing_one_leaves_the_other() -> None:
@@ -100,6 +105,10 @@ def test_vectors_side_by_side_count_alike_and_a_missing_one_leaves_the_other() -
     both = concatenated([first, second], items)
     half = 2**-0.5
     np.testing.assert_allclose(both.values, [[0.6 * half, 0.8 * half, half, 0, 0], [0, 1, 0, 0, 0]], atol=1e-6)
+    weighted = concatenated([first, second], items, [1.0, 2.0])
+    np.testing.assert_allclose(weighted.values[0] @ weighted.values[1], (0.8 * 1.0) / 5**0.5, atol=1e-6)
+    np.testing.assert_allclose(weighted.values[0], np.array([0.6, 0.8, 2, 0, 0]) / 5**0.5, atol=1e-6)
+    assert weighted.space_id != both.space_id
     other = EmbeddingTable(second.values, items, second.space.model_copy(update={"split_hash": "b" * 64}))
     fitted = EmbeddingTable(first.values, items, first.space.model_copy(update={"split_hash": "a" * 64}))
     assert concatenated([first, other], items).space.split_hash == "b" * 64, "fitted on interactions, and says so"
