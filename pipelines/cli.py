@@ -19,6 +19,7 @@ from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.explain import explain
 from pipelines.commands.fine_tune import fine_tune
 from pipelines.commands.lite_llm import lite_llm
+from pipelines.commands.serve import serve
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -140,22 +141,6 @@ def score(
 
 
 @app.command()
-def serve(
-    model: ModelUri = DEFAULT_MODEL,
-    root: Root = Path(".recsys"),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
-    allow_remote: Annotated[bool, typer.Option(help="Allow a host that is not loopback.")] = False,
-) -> None:
-    """Serve the champion over HTTP; try /docs in a browser."""
-    from pipelines.services import online_features
-    from recsys.serving.app import serve as serve_app
-
-    recommender = _load_model(model, root)
-    serve_app(recommender, online_features(root), host=host, port=port, allow_remote=allow_remote)
-
-
-@app.command()
 def doctor(root: Root = Path(".recsys"), as_json: AsJson = False) -> None:
     """Check the machine, the weights and the stores; say what to do."""
     from pipelines.doctor import examine, show
@@ -186,6 +171,7 @@ def init(
     write_config(interactions, items, column or [], name, output, overwrite, Console())
 
 
+app.command()(serve)
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Single stages")(explain)
 app.command(rich_help_panel="Measuring")(board)

@@ -81,11 +81,14 @@ def serving(recommender: Recommender, features: OnlineFeatures) -> Iterator[str]
     import uvicorn
 
     from recsys.serving.app import create_app
+    from recsys.serving.config import ServiceConfig
 
+    # The model itself is on trial: nothing may answer in its place.
+    app = create_app(recommender, features, config=ServiceConfig(degrade=False, deadline_ms=30_000))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(recommender, features), host="127.0.0.1", port=port, log_level="error", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, name="scorer", daemon=True)
     thread.start()
     try:

@@ -226,6 +226,12 @@ class Tracker:
         return str(self._client.create_experiment(self._experiment, artifact_location=location))
 
 
+def alias_of(uri: str) -> tuple[str, str] | None:
+    """("name", "alias") of "models:/name@alias", which another version may carry tomorrow; None of anything else."""
+    match = _MODEL_URI.fullmatch(uri)
+    return (match["name"], match["alias"]) if match is not None and match["alias"] else None
+
+
 def resolve(uri: str, tracking_uri: str | None = None) -> ResolvedModel:
     """Find "models:/name@alias" or "models:/name/version" and bring its bundle to this machine.
 

@@ -90,7 +90,10 @@ class FusedRanker:
 
     def shares(self, queries: Queries, item_nums: IntArray) -> dict[str, FloatArray]:
         """signal -> float32 (B, C); the signals' shares add up to the score."""
-        states = self.represent(queries)
+        return self.shares_of(self.represent(queries), item_nums)
+
+    def shares_of(self, states: FloatArray, item_nums: IntArray) -> dict[str, FloatArray]:
+        """`shares` of what `represent` gave, float32 (B, d)."""
         with torch.no_grad():
             parts = self._network.projected(self._components[torch.from_numpy(item_nums)]).numpy()
         return {name: np.asarray(states @ parts[:, number].T, dtype=np.float32) for number, name in enumerate(self.signals)}

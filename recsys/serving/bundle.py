@@ -2,13 +2,14 @@
 
 Layout: `ranker/` (FusedRanker), `items.parquet` (catalog, row = item_num), `users.parquet` (user_id, item_nums: the
 history at publishing time), `index/` (ItemIndex over the unit-length fused item vectors), `encoders.json` (signal ->
-encoder config), `bundle.json` (facts). The caller wraps it in an Artifact of kind "bundle".
+encoder config), `golden.json` (requests with the answers that they must get), `explanations.parquet` (item_id, text; where
+a language model gave reasons), `bundle.json` (facts). The caller wraps it in an Artifact of kind "bundle".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,29 +25,33 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ArtifactError, SpaceMismatchError
 from recsys.heads.fusion import FusedRanker
 from recsys.ranking.index import ItemIndex
+from recsys.serving.golden import Golden, golden_requests
 from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 KIND = "bundle"
+GOLDEN, EXPLANATIONS = "golden.json", "explanations.parquet"
 
 
 class Ranker(Protocol):
-    """What serving needs of a fused model; see FusedRanker."""
+    """What serving needs of a fused model, whose score is `represent @ items.T`; see FusedRanker."""
 
     @property
     def spaces(self) -> Mapping[str, str]: ...
     @property
     def n_items(self) -> int: ...
     def scorable_items(self) -> BoolArray: ...
+    def represent(self, queries: Queries) -> FloatArray: ...
     def score(self, queries: Queries, item_nums: IntArray) -> FloatArray: ...
     def items(self) -> FloatArray: ...
-    def shares(self, queries: Queries, item_nums: IntArray) -> Mapping[str, FloatArray]: ...
+    def shares_of(self, states: FloatArray, item_nums: IntArray) -> Mapping[str, FloatArray]: ...
     def with_items(self, vectors: Mapping[str, FloatArray]) -> Ranker: ...
 
 
 @dataclass(frozen=True)
 class Bundle:
     """histories: row u belongs to user_num u. encoders: signal -> plain values of its TextEncoderConfig. space_id: of
-    the fused item vectors in `index`. facts: model facts for readers (split digest, metrics)."""
+    the fused item vectors in `index`. facts: model facts for readers (split digest, metrics). path, key: of the artifact. created:
+    when it was written, ISO 8601. explanations: item_id -> the reason that a language model gave for the item."""
 
     name: str
     version: str
@@ -58,6 +63,11 @@ class Bundle:
     space_id: str
     encoders: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any]
+    path: Path | None = None
+    key: str = ""
+    created: str = ""
+    golden: tuple[Golden, ...] = ()
+    explanations: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_bundle(
@@ -71,6 +81,7 @@ def save_bundle(
     encoders: Mapping[str, Mapping[str, Any]],
     split_digest: str,
     metrics: Mapping[str, float],
+    explanations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the files into `folder`, build the index; gives the metadata for the manifest.
 
@@ -93,6 +104,10 @@ def save_bundle(
     pl.DataFrame({"user_id": list(users.ids), "item_nums": rows}, schema={"user_id": pl.String, "item_nums": pl.List(pl.Int64)}).write_parquet(
         folder / "users.parquet"
     )
+    write_json(folder / GOLDEN, [golden.to_json() for golden in golden_requests(ranker, histories)])
+    if explanations:
+        told = {"item_id": list(explanations), "text": list(explanations.values())}
+        pl.DataFrame(told, schema={"item_id": pl.String, "text": pl.String}).write_parquet(folder / EXPLANATIONS)
     write_json(folder / "encoders.json", {signal: dict(config) for signal, config in encoders.items()})
     facts = {"name": name, "spaces": dict(ranker.spaces), "space_id": space_id, "split_digest": split_digest, "metrics": dict(metrics)}
     write_json(folder / "bundle.json", facts)
@@ -123,6 +138,9 @@ def load_bundle(path: Path, *, name: str | None = None, version: str | None = No
     users = Vocabulary(table["user_id"].to_list())
     histories = Sequences.of_rows([np.array(row, dtype=np.int64) for row in table["item_nums"].to_list()])
     _check_sizes(ranker.n_items, catalog, users, histories)
+    files = artifact.manifest.files
+    golden = tuple(Golden.of_json(entry) for entry in read_json(artifact.file(GOLDEN))) if GOLDEN in files else ()
+    explanations = dict(pl.read_parquet(artifact.file(EXPLANATIONS)).iter_rows()) if EXPLANATIONS in files else {}
     return Bundle(
         name=name or facts["name"],
         version=version or artifact.key[:12],
@@ -134,6 +152,11 @@ def load_bundle(path: Path, *, name: str | None = None, version: str | None = No
         space_id=space_id,
         encoders=read_json(artifact.file("encoders.json")),
         facts=facts,
+        path=artifact.path,
+        key=artifact.key,
+        created=artifact.manifest.created,
+        golden=golden,
+        explanations=explanations,
     )
 
 

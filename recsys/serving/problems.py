@@ -14,17 +14,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from recsys.errors import DataError, RetryableError, UnknownIdError
+from recsys.serving.lane import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 _log = logging.getLogger(__name__)
 
 
-class AsciiJSONResponse(JSONResponse):
-    """Answers escape everything beyond ASCII: an id with a lone surrogate cannot break the encoding."""
+def rendered(content: Any) -> bytes:
+    """Everything beyond ASCII is escaped: an id with a lone surrogate cannot break the encoding."""
+    return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
 
+
+class AsciiJSONResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+        return rendered(content)
 
 
 def problem(status: int, detail: str, *, errors: list[dict[str, str]] | None = None, headers: Mapping[str, str] | None = None) -> Response:
@@ -44,7 +48,8 @@ def install(app: FastAPI) -> None:
         return problem(422, str(error))
 
     async def retry(_: Request, error: Exception) -> Response:
-        return problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        seconds = error.retry_after if isinstance(error, BusyError) else RETRY_AFTER_SECONDS
+        return problem(503, str(error), headers={"Retry-After": str(seconds)})
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

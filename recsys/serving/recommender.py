@@ -2,68 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
 from recsys.data.catalog import ItemCatalog
-from recsys.embeddings.content import of_texts
-from recsys.errors import DataError, NonFiniteError, SpaceMismatchError, UnknownIdError
-from recsys.ranking.index import ItemIndex
+from recsys.errors import DataError, NonFiniteError, UnknownIdError
 from recsys.ranking.topk import top_k
-from recsys.serving.bundle import Bundle, Ranker, build_index, unit_rows
+from recsys.serving.bundle import Bundle, unit_rows
+from recsys.serving.item_encoder import EncoderLoader, InProcessEncoder, ItemEncoder, load_plain_encoder
+from recsys.serving.model_state import ModelState
+from recsys.serving.new_items import checked_ids, encode_rows, new_rows
 from recsys.serving.recommendations import HISTORY_USER, Recommendations
-from recsys.types import UNKNOWN_NUM, FloatArray, IntArray, Queries
-
-if TYPE_CHECKING:
-    from recsys.embeddings.encoder import Encoder
+from recsys.types import UNKNOWN_NUM, BoolArray, FloatArray, IntArray, Queries
 
 USERS_PER_CHUNK = 256
 UNKNOWN_ITEM = "unknown item"
 NOT_SCORABLE = "not scorable"
 
-EncoderLoader = Callable[[Mapping[str, Any]], "Encoder"]
-
-
-def load_plain_encoder(config: Mapping[str, Any]) -> Encoder:
-    """From the plain values of an `EncoderConfig`, as a bundle keeps them."""
-    from recsys.embeddings.configs import parse_encoder
-    from recsys.embeddings.loading import load_encoder
-
-    return load_encoder(parse_encoder(dict(config), source="encoders.json of the bundle"))
-
-
-def _template(config: Mapping[str, Any]) -> str:
-    """How the encoder's items become texts; "" where it reads none."""
-    from recsys.embeddings.configs import parse_encoder
-
-    return str(config["template"]) if "template" in config else parse_encoder(dict(config), source="encoders.json of the bundle").template
-
-
-@dataclass(frozen=True)
-class _State:
-    """All that `add_items` replaces, swapped as one reference: a request sees the old or the new, never a mixture."""
-
-    ranker: Ranker
-    catalog: ItemCatalog
-    titles: tuple[str, ...]
-    index: ItemIndex
-    added: int
-
 
 class Recommender:
-    """Answers from one bundle. Every score comes from one function (`_scores`), whatever asks for it. Thread-safe."""
+    """Answers from one bundle. Every score comes from one function (`scores`), whatever asks for it. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, *, load_encoder: EncoderLoader = load_plain_encoder) -> None:
+    def __init__(self, bundle: Bundle, *, load_encoder: EncoderLoader = load_plain_encoder, item_encoder: ItemEncoder | None = None) -> None:
         self._bundle = bundle
-        self._load_encoder = load_encoder
-        self._encoders: dict[str, Encoder] = {}
+        self._item_encoder = item_encoder or InProcessEncoder(load_encoder)
         self._writing = threading.Lock()
-        self._state = _State(bundle.ranker, bundle.catalog, tuple(bundle.catalog.titles()), bundle.index, added=0)
+        self._state = ModelState.of_bundle(bundle)
+
+    def pinned(self) -> Self:
+        """The model as it is now, in which items that are added later do not show: what one request answers from."""
+        return copy.copy(self)
 
     @property
     def name(self) -> str:
@@ -74,6 +47,14 @@ class Recommender:
         """Of the bundle; "+n" behind it when n items were added in memory."""
         added = self._state.added
         return f"{self._bundle.version}+{added}" if added else self._bundle.version
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._bundle
+
+    @property
+    def state(self) -> ModelState:
+        return self._state
 
     @property
     def spaces(self) -> dict[str, str]:
@@ -124,37 +105,25 @@ class Recommender:
         """
         if k < 1:
             raise DataError(f"k must be 1 or more, got {k}")
-        state = self._state
-        names, queries = self._queries(state, users, history)
-        item_nums = np.flatnonzero(state.ranker.scorable_items())
-        frames = [
-            self._best(state, names[start : start + USERS_PER_CHUNK], queries.slice(start, start + USERS_PER_CHUNK), item_nums, k, exclude_seen)
-            for start in range(0, len(names), USERS_PER_CHUNK)
-        ]
-        frame = pl.concat(frames)
+        model = self.pinned()
+        names, queries = model._queries(users, history)
+        chunks = [slice(start, start + USERS_PER_CHUNK) for start in range(0, len(names), USERS_PER_CHUNK)]
+        frame = pl.concat([model._frame(names[rows], queries.slice(rows.start, rows.stop), k, exclude_seen) for rows in chunks])
         shown = frame["item_id"].unique().to_list()
-        titles = dict(zip(shown, (state.titles[num] for num in state.catalog.items.nums(shown).tolist()), strict=True))
-        return Recommendations(frame, titles, self.name, self.version, self.spaces)
+        titles = dict(zip(shown, (model.state.titles[num] for num in model.catalog.items.nums(shown).tolist()), strict=True))
+        return Recommendations(frame, titles, model.name, model.version, model.spaces)
 
     def score(self, user: str | None = None, items: Sequence[str] = (), *, history: Sequence[str] | None = None) -> pl.DataFrame:
         """Columns item_id, score (f32, null where there is none), reason (null where there is a score). One row for each
         of `items`, in their order; see `recommend` for user and history and for what is raised."""
-        candidates = _checked_ids(items, "items")
-        state = self._state
-        _, queries = self._queries(state, None if user is None else [user], history)
-        nums = state.catalog.items.nums_or_unknown(candidates)
-        known = nums != UNKNOWN_NUM
-        usable = known.copy()
-        usable[known] = state.ranker.scorable_items()[nums[known]]
+        model, candidates = self.pinned(), checked_ids(items, "items")
+        _, queries = model._queries(None if user is None else [user], history)
+        nums, usable, reasons = model.candidates(candidates)
         scores = np.zeros(len(nums), dtype=np.float32)
         if usable.any():
-            scores[usable] = self._scores(state, queries, nums[usable])[0]
+            scores[usable] = model.scores(model.represent(queries), nums[usable])[0]
         return pl.DataFrame(
-            {
-                "item_id": candidates,
-                "score": [value if ok else None for value, ok in zip(scores.tolist(), usable.tolist(), strict=True)],
-                "reason": [None if ok else NOT_SCORABLE if k else UNKNOWN_ITEM for ok, k in zip(usable.tolist(), known.tolist(), strict=True)],
-            },
+            {"item_id": candidates, "score": [value if ok else None for value, ok in zip(scores.tolist(), usable.tolist(), strict=True)], "reason": reasons},
             schema={"item_id": pl.String, "score": pl.Float32, "reason": pl.String},
         )
 
@@ -169,21 +138,15 @@ class Recommender:
             raise DataError(f"k must be 1 or more, got {k}")
         state = self._state
         num = state.catalog.items.num(item)
-        scorable = state.ranker.scorable_items()
-        if not scorable[num]:
+        if not state.scorable[num]:
             raise DataError(f"item {item!r} is not scorable: this model has no vector for it")
-        vector = unit_rows(state.ranker.items()[num : num + 1])
-        # Rows that must not be shown may stand before the k-th that may.
-        wanted = min(len(scorable), k + 1 + int((~scorable).sum()))
-        values, found = state.index.search(vector, wanted)
-        kept = [(float(v), int(i)) for v, i in zip(values[0], found[0], strict=True) if i != num and i >= 0 and scorable[i]]
-        best = sorted(kept, key=lambda pair: (-pair[0], pair[1]))[:k]
+        best = state.nearest(num, k)
         ids = state.catalog.items.ids
         return pl.DataFrame(
             {
-                "item_id": [ids[i] for _, i in best],
-                "title": [state.titles[i] for _, i in best],
-                "score": [v for v, _ in best],
+                "item_id": [ids[i] for i, _ in best],
+                "title": [state.titles[i] for i, _ in best],
+                "score": [v for _, v in best],
                 "rank": list(range(1, len(best) + 1)),
             },
             schema={"item_id": pl.String, "title": pl.String, "score": pl.Float32, "rank": pl.Int32},
@@ -197,49 +160,81 @@ class Recommender:
                 for which the bundle has no encoder.
             SpaceMismatchError: an encoder on this machine gives another space than the ranker was trained on.
         """
+        new = new_rows(self._state.catalog, items)
+        self.add_encoded(items, {signal: self.encode(signal, new) for signal in self._bundle.ranker.spaces})
+
+    def encode(self, signal: str, new: ItemCatalog) -> FloatArray:
+        """float32 (m, d): the signal's vectors of new rows of the catalogue. See `add_items` for what is raised."""
+        return encode_rows(self._bundle, self._item_encoder, signal, new)
+
+    def add_encoded(self, items: Sequence[Mapping[str, Any]], vectors: Mapping[str, FloatArray]) -> None:
+        """`add_items` with vectors that were made before: signal -> float32 (m, d), rows aligned with `items`."""
         with self._writing:
-            state = self._state
-            new = self._new_rows(state, items)
-            vectors = {signal: self._encode(signal, new) for signal in state.ranker.spaces}
-            ranker = state.ranker.with_items(vectors)
-            catalog = ItemCatalog(pl.concat([state.catalog.table, new.table]))
-            index = build_index(ranker.items(), self._bundle.space_id, catalog.items)
-            self._state = _State(ranker, catalog, tuple(catalog.titles()), index, state.added + len(new))
+            self._state = self._state.with_items(new_rows(self._state.catalog, items), vectors)
 
-    def _new_rows(self, state: _State, items: Sequence[Mapping[str, Any]]) -> ItemCatalog:
-        if not items:
-            raise DataError("add_items got no items")
-        schema = state.catalog.table.schema
-        ids = _checked_ids([item.get("item_id") for item in items], "item_id of each new item")
-        twice = sorted({i for i in ids if ids.count(i) > 1} | {i for i in ids if i in state.catalog.items})
-        if twice:
-            raise DataError(f"items that the model holds already or that are given twice: {', '.join(map(repr, twice[:5]))}")
-        for item in items:
-            unknown = set(item) - set(schema)
-            if unknown:
-                raise DataError(f"item {item['item_id']!r} has fields that the catalog does not have: {sorted(unknown)}; it has: {', '.join(schema)}")
-        rows = [{name: _checked_field(item, name, kind) for name, kind in schema.items()} for item in items]
-        return ItemCatalog(pl.DataFrame(rows, schema=schema))
+    def history_nums(self, item_ids: Sequence[str]) -> IntArray:
+        """int64: the known ones of `item_ids`, in their order."""
+        nums = self._state.catalog.items.nums_or_unknown(item_ids)
+        known: IntArray = nums[nums != UNKNOWN_NUM]
+        return known
 
-    def _encode(self, signal: str, new: ItemCatalog) -> FloatArray:
-        config = self._bundle.encoders.get(signal)
-        if config is None:
-            raise DataError(f"the bundle has no encoder for the signal {signal!r}; this model cannot take in new items")
-        template = _template(config)
-        if not template:
-            raise DataError(f"the encoder of the signal {signal!r} looks at pictures alone; this model cannot take in new items, which come with texts")
-        texts = new.texts(template)
-        without = [i for i, text in zip(new.items.ids, texts, strict=True) if not text.strip()]
-        if without:
-            raise DataError(f"items without text: {', '.join(map(repr, without[:5]))}; the template {template!r} found none of its fields")
-        encoder = self._encoders.get(signal)
-        if encoder is None:
-            encoder = self._load_encoder(config)
-            expected = self._bundle.ranker.spaces[signal]
-            if encoder.space.space_id != expected:
-                raise SpaceMismatchError(f"signal {signal!r}: the ranker was trained on the space {expected}, the encoder here gives {encoder.space.space_id}")
-            self._encoders[signal] = encoder
-        return encoder.encode(of_texts(texts))
+    def candidates(self, item_ids: Sequence[str]) -> tuple[IntArray, BoolArray, list[str | None]]:
+        """item_nums (C,), which of them can be scored (C,), and for the others the reason."""
+        state = self._state
+        nums = state.catalog.items.nums_or_unknown(item_ids)
+        known = nums != UNKNOWN_NUM
+        # The number of an unknown item is -1: it looks up the last row, and is then left out.
+        usable = known & state.scorable[nums]
+        if usable.all():
+            return nums, usable, [None] * len(nums)
+        return nums, usable, [None if ok else NOT_SCORABLE if k else UNKNOWN_ITEM for ok, k in zip(usable.tolist(), known.tolist(), strict=True)]
+
+    def represent(self, queries: Queries) -> FloatArray:
+        """float32 (B, d): user states, for `scores` of this very model.
+
+        Raises:
+            NonFiniteError: the model is damaged.
+        """
+        return self._finite(self._state.ranker.represent(queries), "states")
+
+    def scores(self, states: FloatArray, item_nums: IntArray | None = None) -> FloatArray:
+        """float32 (B, C), of the whole catalogue without `item_nums`: the only place where a score is made. Items that are not scorable get -inf.
+
+        Raises:
+            NonFiniteError: the model is damaged.
+        """
+        state = self._state
+        items = state.ranker.items()
+        scores = np.asarray(states @ (items if item_nums is None else items[item_nums]).T, dtype=np.float32)
+        # The whole catalogue is scored in place and masked: to gather all but a few rows of a large one costs more than the product.
+        hidden = state.unscorable if item_nums is None else np.flatnonzero(~state.scorable[item_nums])
+        if len(hidden):
+            scores[:, hidden] = 0
+        self._finite(scores, "scores")
+        if len(hidden):
+            scores[:, hidden] = -np.inf
+        return scores
+
+    def best(self, scores: FloatArray, k: int, hidden: Sequence[IntArray] = (), allowed: BoolArray | None = None) -> tuple[FloatArray, IntArray, BoolArray]:
+        """Of scores (B, n) of the whole catalogue: values, item_nums and whether the place is filled, each (B, k), best first.
+
+        hidden: for each row the item_nums that it must not hold.  allowed: bool (n,).  `scores` is written to.
+        """
+        for row, nums in enumerate(hidden):
+            scores[row, nums] = -np.inf
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        values, nums = top_k(scores, k)
+        return values, nums, np.isfinite(values)
+
+    def shares(self, states: FloatArray, item_nums: IntArray) -> Mapping[str, FloatArray]:
+        """signal -> float32 (B, C); they add up to the score."""
+        return self._state.ranker.shares_of(states, item_nums)
+
+    def likeness(self, item_nums: IntArray, others: IntArray) -> FloatArray:
+        """float32 (C, H): cosine of the fused vectors."""
+        items = self._state.ranker.items()
+        return np.asarray(unit_rows(items[item_nums]) @ unit_rows(items[others]).T, dtype=np.float32)
 
     def _user_num(self, user_id: str) -> int:
         try:
@@ -249,8 +244,8 @@ class Recommender:
             error.args = (f"{error}; for a user that the model never saw pass history=[item_id, ...]",)
             raise
 
-    def _queries(self, state: _State, users: Sequence[str] | None, history: Sequence[str] | None) -> tuple[list[str], Queries]:
-        names = None if users is None else _checked_ids(users, "users")
+    def _queries(self, users: Sequence[str] | None, history: Sequence[str] | None) -> tuple[list[str], Queries]:
+        names = None if users is None else checked_ids(users, "users")
         if history is None:
             if not names:
                 raise DataError("pass users=[user_id, ...] or history=[item_id, ...]")
@@ -261,33 +256,24 @@ class Recommender:
             return names, Queries(np.array(nums, dtype=np.int64), [self._bundle.histories[n] for n in nums])
         if names is not None and len(names) != 1:
             raise DataError(f"a history belongs to one user, got {len(names)} users")
-        items = state.catalog.items.nums(_checked_ids(history, "history"))
+        items = self._state.catalog.items.nums(checked_ids(history, "history"))
         if names is None:
             return [HISTORY_USER], Queries.of_history(items)
         return names, Queries(self._bundle.users.nums_or_unknown(names), (items,))
 
-    def _scores(self, state: _State, queries: Queries, item_nums: IntArray) -> FloatArray:
-        """float32 (B, C): the only place where a score is made."""
-        scores = state.ranker.score(queries, item_nums)
-        if not np.isfinite(scores).all():
-            raise NonFiniteError(
-                f"model {self.name} {self.version} gave NaN or infinity for {len(queries)} requests; its weights are damaged, publish it again"
-            )
-        return scores
+    def _finite(self, values: FloatArray, what: str) -> FloatArray:
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"model {self.name} {self.version} gave NaN or infinity among its {what}; its weights are damaged, publish it again")
+        return values
 
-    def _best(self, state: _State, names: list[str], queries: Queries, item_nums: IntArray, k: int, exclude_seen: bool) -> pl.DataFrame:
-        scores = self._scores(state, queries, item_nums)
-        if exclude_seen:
-            scores = scores.copy()
-            for row, history in enumerate(queries.histories):
-                scores[row, np.isin(item_nums, history)] = -np.inf
-        values, columns = top_k(scores, k)
-        kept = np.isfinite(values)
-        shown, position = np.unique(item_nums[columns], return_inverse=True)
-        shares = state.ranker.shares(queries, shown)
+    def _frame(self, names: list[str], queries: Queries, k: int, exclude_seen: bool) -> pl.DataFrame:
+        states = self.represent(queries)
+        values, nums, kept = self.best(self.scores(states), k, queries.histories if exclude_seen else ())
+        shown, position = np.unique(nums, return_inverse=True)
+        shares = self.shares(states, shown)
         rows = np.nonzero(kept)[0]
-        places = position.reshape(columns.shape)[kept]
-        ids = state.catalog.items.ids
+        places = position.reshape(nums.shape)[kept]
+        ids = self.catalog.items.ids
         answer = {
             "user_id": [names[row] for row in rows.tolist()],
             "item_id": [ids[num] for num in shown[places].tolist()],
@@ -297,26 +283,3 @@ class Recommender:
         }
         kinds = {"user_id": pl.String, "item_id": pl.String, "rank": pl.Int32}
         return pl.DataFrame(answer, schema={name: kinds.get(name, pl.Float32) for name in answer})
-
-
-def _checked_field(item: Mapping[str, Any], name: str, kind: pl.DataType) -> Any:
-    """Columns of a catalog hold strings (or nothing) and lists of strings; polars would turn 5 into "5" in silence."""
-    value = item.get(name)
-    if isinstance(kind, pl.List):
-        value = [] if value is None else value
-        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-    else:
-        fits = value is None or isinstance(value, str)
-    if not fits:
-        raise DataError(f"item {item['item_id']!r}: field {name!r} must be {'a list of strings' if isinstance(kind, pl.List) else 'a string'}, got {value!r}")
-    return value
-
-
-def _checked_ids(ids: Sequence[Any], what: str) -> list[str]:
-    """One string instead of a list, or numbers instead of strings, are the two mistakes everyone makes once."""
-    if isinstance(ids, str):
-        raise DataError(f"{what}: expected a list of ids, got the single string {ids!r}; write [{ids!r}]")
-    for one in ids:
-        if not isinstance(one, str) or not one:
-            raise DataError(f"{what}: ids are strings, got {one!r} ({type(one).__name__})")
-    return list(ids)

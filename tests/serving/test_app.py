@@ -15,8 +15,10 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from recsys.errors import ConfigError
-from recsys.serving.app import create_app, require_local
+from recsys.serving.app import create_app
+from recsys.serving.config import ServiceConfig
 from recsys.serving.recommender import Recommender
+from recsys.serving.server import require_safe
 from recsys.types import Queries
 from tests.serving import making
 
@@ -83,7 +85,7 @@ def test_a_history_with_unknown_items_says_which_were_ignored(client: TestClient
 
 def test_the_feature_store_gives_the_history(model: Recommender) -> None:
     features = Features({"fresh": ["i1", "gone", "i2"], "u1": []})
-    client = TestClient(create_app(model, features), raise_server_exceptions=False)
+    client = TestClient(create_app(model, features, config=ServiceConfig(degrade=False)), raise_server_exceptions=False)
     answer = client.post("/v1/recommend", json={"user_id": "fresh", "k": 3}).json()
     assert (answer["features"], answer["history"]) == ("online", {"used": 2, "ignored": ["gone"]})
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["history"]["used"] == 0
@@ -172,11 +174,12 @@ def test_new_items_show_in_the_service(client: TestClient, model: Recommender) -
 
 def test_other_machines_are_kept_out_unless_asked_for() -> None:
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
-        require_local(host, allow_remote=False)
+        require_safe(host, token=None, allow_remote=False)
     for host in ("0.0.0.0", "::", "10.0.0.1", "example.org", ""):
         with pytest.raises(ConfigError, match="allow-remote"):
-            require_local(host, allow_remote=False)
-        require_local(host, allow_remote=True)
+            require_safe(host, token=None, allow_remote=False)
+        require_safe(host, token=None, allow_remote=True)
+        require_safe(host, token="a secret of sixteen", allow_remote=False)
 
 
 def test_over_a_real_socket(model: Recommender) -> None:

@@ -100,11 +100,14 @@ class _Tied:
     def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
         return np.full((len(queries), len(item_nums)), self.value, dtype=np.float32)
 
+    def represent(self, queries: Queries) -> FloatArray:
+        return np.full((len(queries), 2), self.value / 2, dtype=np.float32)
+
     def items(self) -> FloatArray:
         return np.ones((self.n_items, 2), dtype=np.float32)
 
-    def shares(self, queries: Queries, item_nums: IntArray) -> dict[str, FloatArray]:
-        return {"id": self.score(queries, item_nums)}
+    def shares_of(self, states: FloatArray, item_nums: IntArray) -> dict[str, FloatArray]:
+        return {"id": np.full((len(states), len(item_nums)), self.value, dtype=np.float32)}
 
     def with_items(self, vectors: object) -> _Tied:
         raise AssertionError
