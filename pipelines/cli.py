@@ -17,9 +17,13 @@ from pipelines.commands.compare import compare
 from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.explain import explain
+from pipelines.commands.features import features
 from pipelines.commands.fine_tune import fine_tune
 from pipelines.commands.lite_llm import lite_llm
+from pipelines.commands.pipeline import pipeline
+from pipelines.commands.rollback import rollback
 from pipelines.commands.serve import serve
+from pipelines.commands.tag_board import tag_board
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
 
 if TYPE_CHECKING:
@@ -172,6 +176,9 @@ def init(
 
 
 app.command()(serve)
+app.add_typer(pipeline, name="pipeline")
+app.command()(rollback)
+app.add_typer(features, name="features")
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Single stages")(explain)
 app.command(rich_help_panel="Measuring")(board)
@@ -179,6 +186,7 @@ app.command(rich_help_panel="Measuring")(compare)
 app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)
 app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
 app.command(name="lite-llm", rich_help_panel="Measuring")(lite_llm)
+app.command(name="tag-board", rich_help_panel="Measuring")(tag_board)
 
 
 def main() -> None:

@@ -66,11 +66,13 @@ class WritingTask(Config):
 
 @dataclass(frozen=True)
 class Samples:
-    """texts: written by a model.  labels: int64 (m,), each one's class.  missing: reason -> how many texts are not there."""
+    """texts: written by a model.  labels: int64 (m,), each one's class.  missing: reason -> how many texts are not there.
+    retried: how many were asked for twice."""
 
     texts: tuple[str, ...]
     labels: IntArray
     missing: Mapping[str, int]
+    retried: int = 0
 
     def __post_init__(self) -> None:
         if self.labels.shape != (len(self.texts),) or self.labels.dtype != np.int64:
@@ -82,7 +84,7 @@ class Samples:
     def take(self, rows: IntArray, missing: Mapping[str, int] | None = None) -> Samples:
         """missing: added to what is missing already."""
         both = Counter(self.missing) + Counter(missing or {})
-        return Samples(tuple(self.texts[row] for row in rows.tolist()), self.labels[rows], dict(both))
+        return Samples(tuple(self.texts[row] for row in rows.tolist()), self.labels[rows], dict(both), self.retried)
 
 
 class SampleFormat:
@@ -122,7 +124,8 @@ def write_samples(task: WritingTask, graph: TextGraph, train: IntArray, writer: 
             kept.setdefault(text, label)
     missing = Counter(answer.reason for answer in found.answers if answer.value is None)
     missing["the same text"] += found.valid - len(kept)
-    return Samples(tuple(kept), np.array(list(kept.values()), dtype=np.int64), {reason: count for reason, count in missing.items() if count})
+    counts = {reason: count for reason, count in missing.items() if count}
+    return Samples(tuple(kept), np.array(list(kept.values()), dtype=np.int64), counts, found.retried)
 
 
 def enlarged(graph: TextGraph, split: NodeSplit, samples: Samples, edges: IntArray) -> tuple[TextGraph, NodeSplit]:
