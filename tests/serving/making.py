@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from recsys.heads.fusion import FusedRanker
 from recsys.heads.network import FusionNetwork
 from recsys.heads.signals import SignalTransform
 from recsys.models.sasrec import SasRecConfig
-from recsys.serving.bundle import load_bundle, save_bundle
+from recsys.serving.bundle import Bundle, load_bundle, save_bundle
 from recsys.serving.recommender import Recommender
+from recsys.types import FloatArray
 
 N_ITEMS, N_USERS, DIM, TEXT_DIM = 40, 12, 16, 8
 TEMPLATE = "{title}"
@@ -36,6 +37,14 @@ def encoder() -> HashedEncoder:
 
 def load_hashed(config: Mapping[str, Any]) -> HashedEncoder:
     return HashedEncoder(config["dim"], template=config["template"])
+
+
+class Hashed:
+    """An `ItemEncoder` in this process."""
+
+    def encode(self, config: Mapping[str, Any], texts: Sequence[str]) -> tuple[str, FloatArray]:
+        loaded = load_hashed(config)
+        return loaded.space.space_id, loaded.encode(of_texts(texts))
 
 
 def catalog() -> ItemCatalog:
@@ -90,3 +99,7 @@ def bundle(folder: Path, *, name: str = "small", seed: int = 0) -> Artifact:
 
 def recommender(folder: Path) -> Recommender:
     return Recommender(load_bundle(bundle(folder / "bundle").path), load_encoder=load_hashed)
+
+
+def loaded(folder: Path, seed: int = 0) -> Bundle:
+    return load_bundle(bundle(folder / f"bundle-{seed}", seed=seed).path)
