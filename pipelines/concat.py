@@ -14,7 +14,7 @@ from pipelines.measure_embedding import MeasureConfig, input_table
 from pipelines.stage import Inputs, Surroundings
 from recsys.config import Config
 
-VERSION = 1
+VERSION = 2
 
 
 class ConcatConfig(Config):

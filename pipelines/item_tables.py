@@ -17,7 +17,8 @@ from recsys.embeddings.post import PostConfig, fit_post
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import SpaceMismatchError
-from recsys.types import FloatArray
+from recsys.rng import numpy_generator
+from recsys.types import BoolArray, FloatArray
 
 
 class RandomVectors(Config):
@@ -59,24 +60,36 @@ def post_processed(post: PostConfig | None, table: EmbeddingTable, split: Split)
 
 
 def concatenated(tables: Sequence[EmbeddingTable], items: Vocabulary, weights: Sequence[float] | None = None) -> EmbeddingTable:
-    """Each item's unit vectors of all tables side by side, times the tables' weights (None: 1 each), to unit length; an item that one of them lacks
-    has the others alone. A cosine is the mean of the tables' cosines by the squares of the weights.
+    """Each item's unit vectors of all tables side by side, times the tables' weights (None: 1 each), to unit length.
+
+    A cosine is the mean of the tables' cosines by the squares of the weights. Where a table lacks an item, a random vector stands, which is
+    near to no other: with nothing there, what is known of the item would count for more than the same of an item that has all. An item
+    that all tables lack has none.
 
     Raises:
         UnknownIdError: a table does not cover `items`.  SpaceMismatchError: tables fitted on different splits.
     """
     factors = weights or [1.0] * len(tables)
-    parts = [_unit(table.aligned_to(items)) * np.float32(factor) for table, factor in zip(tables, factors, strict=True)]
+    found = [_unit(table.aligned_to(items)) for table in tables]
+    known = np.any([part.any(axis=1) for part in found], axis=0)
+    parts = [_filled(part, known, f"part {number}") * np.float32(factor) for number, (part, factor) in enumerate(zip(found, factors, strict=True))]
     spaces = [table.space for table in tables]
     splits = {space.split_hash for space in spaces} - {""}
     if len(splits) > 1:
         raise SpaceMismatchError(f"tables fitted on different splits cannot stand side by side: {', '.join(sorted(split[:12] for split in splits))}")
     space = EmbeddingSpace(
         model=" + ".join(space.model for space in spaces), revision=digest_of([*(space.space_id for space in spaces), *(weights or ())]), tokenizer="",
-        template=" + ".join(space.template for space in spaces), max_length=0, layer=-1, pooling="concatenated", attention="none",
+        template=" + ".join(space.template for space in spaces), max_length=0, layer=-1, pooling="concatenated, random where missing", attention="none",
         normalise=True, dtype="float32", dim=sum(space.dim for space in spaces), split_hash="".join(splits),
     )  # fmt: skip
     return EmbeddingTable(_unit(np.concatenate(parts, axis=1)), items, space)
+
+
+def _filled(part: FloatArray, known: BoolArray, name: str) -> FloatArray:
+    missing = known & ~part.any(axis=1)
+    drawn = numpy_generator(0, name).standard_normal(part.shape).astype(np.float32)
+    filled: FloatArray = np.where(missing[:, None], _unit(drawn), part)
+    return filled
 
 
 def _unit(values: FloatArray) -> FloatArray:

@@ -98,15 +98,18 @@ def test_a_line_that_is_not_there_cannot_stand_beside_another(shop: Path) -> Non
         board_of(shop, both={"kind": "concat", "label": "x", "parts": ["words", "poster"], "weights": [1.0]})
 
 
-def test_vectors_side_by_side_count_alike_and_a_missing_one_leaves_the_other() -> None:
-    items = Vocabulary(["a", "b"])
-    first = EmbeddingTable(np.array([[3, 4], [0, 2]], dtype=np.float32), items, HashedEncoder(2).space)
-    second = EmbeddingTable(np.array([[5, 0, 0], [0, 0, 0]], dtype=np.float32), items, HashedEncoder(3).space)
+def test_vectors_side_by_side_count_alike_and_a_missing_one_is_near_to_nothing() -> None:
+    items = Vocabulary(["a", "b", "c"])
+    first = EmbeddingTable(np.array([[3, 4], [0, 2], [0, 0]], dtype=np.float32), items, HashedEncoder(2).space)
+    second = EmbeddingTable(np.array([[5, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=np.float32), items, HashedEncoder(3).space)
     both = concatenated([first, second], items)
     half = 2**-0.5
-    np.testing.assert_allclose(both.values, [[0.6 * half, 0.8 * half, half, 0, 0], [0, 1, 0, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(both.values[0], [0.6 * half, 0.8 * half, half, 0, 0], atol=1e-6)
+    # What is known of b weighs as it does of a, and beside it stands a vector of its own; of c nothing is known.
+    np.testing.assert_allclose(both.values[1, :2], [0, half], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(both.values, axis=1), [1, 1, 0], atol=1e-6)
+    np.testing.assert_array_equal(both.values, concatenated([first, second], items).values)
     weighted = concatenated([first, second], items, [1.0, 2.0])
-    np.testing.assert_allclose(weighted.values[0] @ weighted.values[1], (0.8 * 1.0) / 5**0.5, atol=1e-6)
     np.testing.assert_allclose(weighted.values[0], np.array([0.6, 0.8, 2, 0, 0]) / 5**0.5, atol=1e-6)
     assert weighted.space_id != both.space_id
     other = EmbeddingTable(second.values, items, second.space.model_copy(update={"split_hash": "b" * 64}))
