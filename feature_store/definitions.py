@@ -4,9 +4,38 @@ The one file that `feast apply` scans (see .feastignore): it would load the othe
 and then find every name twice.
 """
 
-from feature_store.data_sources import item_attributes_source, user_state_source
+from feature_store.data_sources import item_attributes_source, item_popularity_source, item_vectors_source, user_events, user_state_source
 from feature_store.entities import item, user
 from feature_store.feature_services import ranker_v1
-from feature_store.feature_views import item_attributes, user_state
+from feature_store.feature_views import item_attributes, item_popularity, item_vectors, user_state
 
-__all__ = ["item", "item_attributes", "item_attributes_source", "ranker_v1", "user", "user_state", "user_state_source"]
+ALL = [
+    user,
+    item,
+    user_state_source,
+    user_events,
+    item_attributes_source,
+    item_popularity_source,
+    item_vectors_source,
+    user_state,
+    item_attributes,
+    item_popularity,
+    item_vectors,
+    ranker_v1,
+]
+
+__all__ = [
+    "ALL",
+    "item",
+    "item_attributes",
+    "item_attributes_source",
+    "item_popularity",
+    "item_popularity_source",
+    "item_vectors",
+    "item_vectors_source",
+    "ranker_v1",
+    "user",
+    "user_events",
+    "user_state",
+    "user_state_source",
+]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from feature_store.online_store import OnlineStore, SqliteStore
 from pipelines.evaluate import EvaluateConfig
 from pipelines.graph import GraphSignal
 from pipelines.ingest import IngestConfig
@@ -35,6 +36,8 @@ class RuntimeConfig(Config):
     """CPUs of the cluster that an encoder actor reserves."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs that an encoder actor reserves; 0.25 puts four actors on one."""
+    online_store: OnlineStore = SqliteStore()
+    """Where the service reads the state of users: `kind: sqlite`, or `kind: redis` with a connection string."""
     no_progress_seconds: Annotated[float, Field(gt=0)] = 300.0
     """An embedding job that finishes no batch for so long is stopped, with a reason. Loading the model counts too."""
 
@@ -47,13 +50,12 @@ class ColdConfig(Config):
     seed: int = 0
 
 
-class RunConfig(Config):
-    """Everything that `recsys run` needs."""
+class ModelConfig(Config):
+    """What `recsys run` and a nightly run have in common."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     """Name of the registered model."""
     data: IngestConfig
-    cold: ColdConfig = ColdConfig()
     embed: tuple[EncoderConfig, ...] = ()
     """One embedding table each; empty: an ID-only model."""
     limits: LimitsConfig = LimitsConfig()
@@ -62,19 +64,25 @@ class RunConfig(Config):
     """Where the pictures of the items come from, for encoders that look at them."""
     graph: tuple[GraphSignal, ...] = ()
     """One more signal of the fused model each, of a graph of training that reads all tables above; empty: none is built."""
-    backbone: FusionConfig = FusionConfig()
-    """The ID-only SASRec."""
     rank: FusionConfig = FusionConfig()
     """The fused model."""
-    evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
     seed: int = 0
     """Of initial weights, batches and dropout; the split has its own."""
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> RunConfig:
+    def _names_are_unique(self) -> Self:
         names = [encoder.name for encoder in self.embed] + [signal.name for signal in self.graph]
         if len(set(names)) != len(names):
             raise ValueError(f"embed, graph: two signals have the same name: {', '.join(names)}")
         return self
+
+
+class RunConfig(ModelConfig):
+    """Everything that `recsys run` needs."""
+
+    cold: ColdConfig = ColdConfig()
+    backbone: FusionConfig = FusionConfig()
+    """The ID-only SASRec."""
+    evaluate: EvaluateConfig = EvaluateConfig()

@@ -18,6 +18,7 @@ from recsys.artifacts.atomic import sha256_of
 from recsys.config import Config
 from recsys.data.catalog import IMAGE, ItemCatalog
 from recsys.data.interactions import TIE_RULE, UNORDERED_TIE_RULE, Interactions
+from recsys.data.sources.daily import DailySource
 from recsys.data.sources.recbole import RecBoleSource
 from recsys.data.sources.table import TableSource
 from recsys.data.validation import ValidationConfig, clean
@@ -28,8 +29,8 @@ VERSION = 2
 
 
 class IngestConfig(Config):
-    source: Annotated[RecBoleSource | TableSource, Field(discriminator="kind")]
-    """Where the raw tables are: `kind: recbole` or `kind: table`."""
+    source: Annotated[RecBoleSource | TableSource | DailySource, Field(discriminator="kind")]
+    """Where the raw tables are: `kind: recbole`, `kind: table` or `kind: daily`."""
     validation: ValidationConfig = ValidationConfig()
 
 

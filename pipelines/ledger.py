@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipelines.stage import Inputs, Step, Surroundings
 from recsys.artifacts.artifact import MANIFEST, Artifact, Manifest, write_artifact
+from recsys.artifacts.atomic import crash_point
 from recsys.errors import ConfigError, RetryableError
+
+LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,11 @@ class Ledger:
         self.root = root.absolute()
 
     def path_of(self, step: Step, key: str) -> Path:
-        variant = step.name.partition(":")[2]
-        return self.root / "artifacts" / step.stage / (f"{variant}-{key[:16]}" if variant else key[:16])
+        return self._folder(step.name, key)
+
+    def _folder(self, name: str, key: str) -> Path:
+        stage, _, variant = name.partition(":")
+        return self.root / "artifacts" / stage / (f"{variant}-{key[:16]}" if variant else key[:16])
 
     def survey(self, plan: Iterable[Step]) -> list[Status]:
         """Keys and cache state of every step, in order; nothing is run."""
@@ -78,6 +85,7 @@ class Ledger:
             code_version=code_version(),
         )
         started = time.monotonic()
+        self._append("started", step.name, key)
         artifact = write_artifact(
             self.path_of(step, key),
             manifest,
@@ -86,24 +94,55 @@ class Ledger:
                 "stage_seconds": round(time.monotonic() - started, 3),
             },
         )
+        self._append("finished", step.name, key, seconds=round(time.monotonic() - started, 3))
         shutil.rmtree(scratch)
-        self._append(step, key, time.monotonic() - started)
         return artifact
 
     def forget(self, status: Status) -> None:
         """Remove a step's artifact, so that it runs again."""
         shutil.rmtree(self.path_of(status.step, status.key), ignore_errors=True)
 
-    def _append(self, step: Step, key: str, seconds: float) -> None:
-        line = {
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "step": step.name,
-            "key": key,
-            "seconds": round(seconds, 3),
-            "process": os.getpid(),
-        }
-        with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def entries(self) -> list[dict[str, Any]]:
+        """What happened here, oldest first: event ("started", "finished", "interrupted", "recovered"), step, key, time. A line that a crash
+        tore is left out."""
+        try:
+            lines = (self.root / LEDGER).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        # Before events were told apart, a line was a step that had finished.
+        return [{"event": "finished", **entry} for entry in found]
+
+    def reconcile(self) -> None:
+        """Tell the end of steps whose process did not live to tell it: "recovered" where the artifact is there, else "interrupted"."""
+        open_steps: dict[tuple[str, str], None] = {}
+        for entry in self.entries():
+            place = entry["step"], entry["key"]
+            if entry["event"] == "started":
+                open_steps[place] = None
+            else:
+                open_steps.pop(place, None)
+        for name, key in open_steps:
+            done = (self._folder(name, key) / MANIFEST).is_file()
+            self._append("recovered" if done else "interrupted", name, key)
+
+    def _append(self, event: str, step: str, key: str, **facts: Any) -> None:
+        """One write, so that lines of two processes do not mix."""
+        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, "key": key, "process": os.getpid(), **facts}
+        crash_point(f"ledger {event}")
+        with (self.root / LEDGER).open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            torn = end > 0 and file.read(1) != b"\n"
+            file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        crash_point(f"ledger told {event}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -120,6 +159,7 @@ class Ledger:
                 raise RetryableError(f"{self.root}: another run is at work here; wait for it, or give this one another runtime.root") from None
             for leftover in self.root.glob("artifacts/*/.*.tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
+            self.reconcile()
             yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from pipelines import embed, evaluate, graph, ingest, publish, rank, split
-from pipelines.config import RunConfig
+from pipelines.config import ModelConfig, RunConfig
 from pipelines.publish import Services
 from pipelines.rank import RankConfig
 from pipelines.stage import Step
@@ -27,12 +27,12 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
         held_out = SplitConfig(protocol="held_out_items", held_out_share=config.cold.held_out_share, seed=config.cold.seed)
         steps.append(Step("split:cold", split.VERSION, held_out, split.run, data))
         boards.append("cold")
-    steps += [_embedding(config, encoder, data) for encoder in config.embed]
+    steps += [embedding_step(config, encoder, data) for encoder in config.embed]
     tables = {f"table:{encoder.name}": f"embed:{encoder.name}" for encoder in config.embed}
     for board in boards:
         of_split = {"split": f"split:{board}"}
         steps.append(Step(f"backbone:{board}", rank.VERSION, RankConfig(model=config.backbone, seed=config.seed), rank.run, of_split))
-        steps += [_graph(config, signal, board, {**data, **of_split, **tables}) for signal in config.graph]
+        steps += [graph_step(config, signal, board, {**data, **of_split, **tables}) for signal in config.graph]
         graphs = {f"table:{signal.name}": f"graph:{signal.name}:{board}" for signal in config.graph}
         steps.append(Step(f"rank:{board}", rank.VERSION, RankConfig(model=config.rank, seed=config.seed), rank.run, {**of_split, **tables, **graphs}))
     trained = {f"{stage}:{board}": f"{stage}:{board}" for board in boards for stage in ("split", "backbone", "rank")}
@@ -44,13 +44,13 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
     return steps
 
 
-def _embedding(config: RunConfig, encoder: EncoderConfig, inputs: Mapping[str, str]) -> Step:
+def embedding_step(config: ModelConfig, encoder: EncoderConfig, inputs: Mapping[str, str]) -> Step:
     own = embed.EmbedConfig(encoder=encoder, limits=config.limits, images=config.images)
     pictures = partial(embed.pictures_digest, config.data, config.images) if IMAGE in reads(encoder) else None
     return Step(f"embed:{encoder.name}", embed.VERSION, own, embed.run, inputs, raw_digest=pictures)
 
 
-def _graph(config: RunConfig, signal: graph.GraphSignal, board: str, inputs: Mapping[str, str]) -> Step:
+def graph_step(config: ModelConfig, signal: graph.GraphSignal, board: str, inputs: Mapping[str, str]) -> Step:
     own = graph.GraphStageConfig(signal=signal, seed=config.seed)
     knowledge = partial(graph.knowledge_digest, signal.build) if signal.build.knowledge is not None else None
     return Step(f"graph:{signal.name}:{board}", graph.VERSION, own, graph.run, inputs, raw_digest=knowledge)

@@ -1,44 +1,56 @@
-"""Stage `publish`: bundle, features, parity proof through a real server, gate, registered version and alias."""
+"""Stage `publish`: bundle, features, parity proof through a real server, gate, registered version and alias.
+
+Nothing that a reader sees changes before the gate has spoken; then come the version, the features and the alias, in this order. Each of
+these can be done again: a run that was killed between two of them ends, when it is repeated, where an undisturbed one does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
-from pipelines import embed, ingest, rank, split
+from feature_store.tables import FeatureTables
+from pipelines import contest, embed, ingest, inspection, rank, split
+from pipelines.evidence import champion_figures, gathered, saved_figures
+from pipelines.features import FeaturesConfig, feature_tables
 from pipelines.ingest import Ingested
+from pipelines.latency import measure_latency
 from pipelines.ledger import code_version
 from pipelines.parity import ParityProof, prove_parity
 from pipelines.stage import Inputs, Surroundings
 from recsys.artifacts.artifact import Artifact, Manifest, write_artifact
 from recsys.artifacts.atomic import read_json, write_json
-from recsys.config import Config
+from recsys.config import Config, digest_of
 from recsys.embeddings.configs import EncoderConfig
-from recsys.errors import ArtifactError
-from recsys.evaluation.gate import decide
-from recsys.serving.bundle import KIND, load_bundle, save_bundle
+from recsys.errors import RetryableError
+from recsys.evaluation.gate import GateConfig, Verdict, decide
+from recsys.serving.bundle import KIND, Bundle, load_bundle, save_bundle
 from recsys.serving.features import OnlineFeatures
 from recsys.serving.recommender import Recommender
+from recsys.tracking import RegisteredVersion
 
-VERSION = 1
+VERSION = 2
 FUSED = "fused"
+RELEASE_TAG, TRAINED_UNTIL_TAG, NIGHT_TAG = "recsys.release", "recsys.trained_until", "recsys.night"
+"""Of a registered version: hash of all that made it; the first moment, Unix seconds, whose events it has not seen; the day of a nightly run."""
 
 
 class PublishConfig(Config):
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    """Share of the champion's NDCG@10 that a new version may lose and still be promoted."""
+    gate: GateConfig = GateConfig()
+    """What a version must show to become the champion."""
+    features: FeaturesConfig = FeaturesConfig()
     parity_users: Annotated[int, Field(ge=1)] = 200
     parity_items: Annotated[int, Field(ge=10)] = 100
-    parity_limit: Annotated[float, Field(gt=0)] = 1e-5
-    """Largest difference allowed between an offline and a served score."""
+    latency_requests: Annotated[int, Field(ge=10)] = 200
+    """Requests that are timed against the gate's budget."""
+    latency_candidates: Annotated[int, Field(ge=1)] = 500
+    """Candidates of each of them."""
 
 
 class ReleaseConfig(Config):
@@ -47,21 +59,42 @@ class ReleaseConfig(Config):
     publish: PublishConfig
 
 
+@dataclass(frozen=True)
+class Release:
+    """What is handed to the registry. tags: of the version; `RELEASE_TAG` among them tells whether it was registered before."""
+
+    name: str
+    bundle: Artifact
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    histories: Mapping[str, list[dict[str, float]]]
+    files: Mapping[str, list[Path]]
+    """Folder in the run -> files."""
+    tags: Mapping[str, str]
+
+
 class Registry(Protocol):
     """The tracking server, as far as a release needs it."""
 
-    def champion(self, name: str) -> Mapping[str, Any] | None: ...
-    def release(
-        self,
-        name: str,
-        bundle: Artifact,
-        *,
-        alias: str,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        histories: Mapping[str, list[dict[str, float]]],
-        files: list[Path],
-    ) -> str: ...
+    def champion(self, name: str) -> RegisteredVersion | None: ...
+    def file_of(self, version: RegisteredVersion, file: str) -> Path | None:
+        """A file of the run of a version; None when there is none."""
+        ...
+
+    def bundle_of(self, version: RegisteredVersion) -> Path:
+        """The folder of its bundle, on this machine."""
+        ...
+
+    def register(self, release: Release) -> str:
+        """The version; the one that is there already when this release was registered before."""
+        ...
+
+    def assign(self, name: str, version: str, verdict: Verdict) -> str:
+        """The alias that the verdict gives, "champion" or "challenger"; it is moved."""
+        ...
+
+
+Serving = Callable[[Recommender, OnlineFeatures], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
@@ -69,55 +102,100 @@ class Services:
     """What the composition root hands to this stage."""
 
     registry: Callable[[], Registry]
-    publish_features: Callable[[pl.DataFrame, pl.DataFrame], None]
-    online_features: Callable[[], OnlineFeatures]
-    serving: Callable[[Recommender, OnlineFeatures], AbstractContextManager[str]]
+    stage_features: Callable[[FeatureTables], str]
+    """-> name of a version that nobody reads yet."""
+    activate_features: Callable[[str], None]
+    """Makes it the live one. Again: nothing happens."""
+    online_features: Callable[[str], OnlineFeatures]
+    """Reads one version, live or not."""
+    serving: Serving
     """Starts the scoring service on a free loopback port, gives its base URL, stops it."""
 
 
 def run(config: ReleaseConfig, inputs: Inputs, folder: Path, surroundings: Surroundings, *, services: Services) -> Mapping[str, Any]:
     data, data_split = ingest.load(inputs["data"]), split.load(inputs["split"])
     board = read_json(inputs["evaluation"].file("board.json"))
-    fused = next(row for row in board if row["name"] == FUSED)
-    metrics = {metric: value for metric, value in fused.items() if "@" in metric and isinstance(value, float)}
+    own = next(row for row in board if row["name"] in (FUSED, contest.CHALLENGER))
+    metrics = {metric: value for metric, value in own.items() if "@" in metric and isinstance(value, float)}
     bundle = _write_bundle(config, inputs, folder, data, data_split.digest, metrics)
     with surroundings.reporter.task("publish", "steps") as advance:
-        advance(0, 3, "features")
+        advance(0, 4, "features")
         spaces = {name: a.manifest.metadata["space_id"] for role, a in inputs.items() if role.startswith("table:") for name in [a.manifest.metadata["name"]]}
-        services.publish_features(_user_state(data), _item_attributes(data, spaces))
-        advance(1, 3, "parity through the service")
-        proof = _prove(config.publish, bundle, data, services)
-        advance(2, 3, "registry")
+        loaded = load_bundle(bundle.path)
+        features = services.stage_features(feature_tables(config.publish.features, data, spaces, loaded))
+        advance(1, 4, "parity through the service")
+        proof, latency = _measured(config.publish, loaded, data, services.serving, services.online_features(features))
+        advance(2, 4, "gate")
         registry = services.registry()
         champion = registry.champion(config.name)
-        verdict = decide(
-            fused["ndcg@10"],
-            champion["ndcg@10"] if champion else None,
-            same_split=champion is not None and champion["split_hash"] == data_split.digest,
-            tolerance=config.publish.tolerance,
+        broken = [violation for role, artifact in inputs.items() if role.startswith("inspection") for violation in inspection.violations(artifact)]
+        evidence = replace(
+            gathered(inputs["evaluation"], data_split.digest, champion, champion_figures(registry.file_of, champion)),
+            latency_ms=latency,
+            parity=proof.max_difference,
+            same_top=proof.same_top_10,
+            contract=tuple(broken),
         )
-        alias = "champion" if verdict.promoted else "challenger"
-        report = [inputs["evaluation"].file(name) for name in ("report.html", "report.json", "report.md")]
+        release_id = digest_of([config.digest(), {role: artifact.key for role, artifact in inputs.items()}])
+        _require_same_champion(inputs["evaluation"], champion, release_id)
+        verdict = decide(config.publish.gate, evidence)
+        write_json(folder / "verdict.json", verdict.to_json())
+        saved_figures(inputs["evaluation"], folder / "gate_users.safetensors")
+        advance(3, 4, "registry")
         rank_facts = inputs["rank"].manifest.metadata
-        version = registry.release(
-            config.name,
-            bundle,
-            alias=alias,
-            params={"rank": rank_facts["config"], "split_hash": data_split.digest, "spaces": spaces},
-            metrics={**metrics, **{name: value for role, a in inputs.items() if role.startswith("table:") for name, value in embed.figures(a).items()}},
-            histories={FUSED: read_json(inputs["rank"].file("history.json"))},
-            files=report,
+        reports = [inputs["evaluation"].path / name for name in ("report.html", "report.json", "report.md") if name in inputs["evaluation"].manifest.files]
+        version = registry.register(
+            Release(
+                config.name,
+                bundle,
+                params={"rank": rank_facts["config"], "split_hash": data_split.digest, "spaces": spaces},
+                metrics={**metrics, **{name: value for role, a in inputs.items() if role.startswith("table:") for name, value in embed.figures(a).items()}},
+                histories={FUSED: read_json(inputs["rank"].file("history.json"))},
+                files={"report": reports, "gate": [folder / "verdict.json", folder / "gate_users.safetensors"]},
+                tags={
+                    "split_hash": data_split.digest,
+                    "code_version": bundle.manifest.code_version,
+                    RELEASE_TAG: release_id,
+                    TRAINED_UNTIL_TAG: str(_trained_until(inputs, data)),
+                    **({NIGHT_TAG: inputs["inspection"].manifest.metadata["day"]} if "inspection" in inputs else {}),
+                    "gate": verdict.decision,
+                    "gate.reason": verdict.reason[:4000],
+                },
+            )
         )
-        advance(3, 3, "")
+        if champion is not None and champion.version != version and not verdict.promoted:
+            # Users are as of tonight whatever the verdict; item vectors are those of the model that goes on serving.
+            features = services.stage_features(feature_tables(config.publish.features, data, spaces, load_bundle(registry.bundle_of(champion))))
+        services.activate_features(features)
+        alias = registry.assign(config.name, version, verdict)
+        advance(4, 4, "")
     write_json(folder / "parity.json", proof.to_json())
     return {
         "name": config.name,
         "version": version,
         "alias": alias,
+        "decision": verdict.decision,
         "gate": verdict.reason,
         "parity_max_difference": proof.max_difference,
         "parity_same_top_10": proof.same_top_10,
+        "latency_p99_ms": round(latency, 3),
     }
+
+
+def _trained_until(inputs: Inputs, data: Ingested) -> int:
+    """Unix seconds: no event at or after it has trained, validated or chosen anything of this version."""
+    window = inputs["split"].manifest.metadata.get("window_start")
+    return int(data.interactions.times.max()) + 1 if window is None else int(window)
+
+
+def _require_same_champion(evaluation: Artifact, champion: RegisteredVersion | None, release_id: str) -> None:
+    """A contest was against the champion of then. Raises RetryableError: meanwhile another version took its place."""
+    if not contest.is_contest(evaluation):
+        return
+    then, now = evaluation.manifest.metadata["champion"], champion.version if champion else "none"
+    ours = champion is not None and champion.tags.get(RELEASE_TAG) == release_id
+    if then != now and not ours:
+        raise RetryableError(f"the champion was version {then} when this night compared with it, now it is version {now}; run again to compare with that one")
 
 
 def _write_bundle(config: ReleaseConfig, inputs: Inputs, folder: Path, data: Ingested, split_digest: str, metrics: Mapping[str, float]) -> Artifact:
@@ -146,43 +224,12 @@ def _write_bundle(config: ReleaseConfig, inputs: Inputs, folder: Path, data: Ing
     )
 
 
-def _user_state(data: Ingested) -> pl.DataFrame:
-    events = data.interactions.to_frame()
-    state = events.group_by("user_id", maintain_order=True).agg(
-        recent_item_ids=pl.col("item_id"), n_interactions=pl.len().cast(pl.Int64), last=pl.col("time").max()
-    )
-    return state.with_columns(last_timestamp=_as_datetime(pl.col("last"))).drop("last")
-
-
-def _item_attributes(data: Ingested, spaces: Mapping[str, str]) -> pl.DataFrame:
-    counts = data.interactions.sequences().counts(len(data.catalog))
-    return pl.DataFrame(
-        {
-            "item_id": list(data.catalog.items.ids),
-            "title": data.catalog.titles(),
-            "categories": pl.Series(data.catalog.categories(), dtype=pl.List(pl.String)),
-            "n_interactions": counts,
-            "embedding_space": [",".join(f"{name}={space}" for name, space in sorted(spaces.items()))] * len(data.catalog),
-        }
-    )
-
-
-def _as_datetime(seconds: pl.Expr) -> pl.Expr:
-    """UTC. A source without a clock counts positions: they become seconds of 1970, which keeps their order."""
-    limit = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
-    return pl.from_epoch(seconds.clip(0, limit), time_unit="s").dt.replace_time_zone("UTC")
-
-
-def _prove(config: PublishConfig, bundle: Artifact, data: Ingested, services: Services) -> ParityProof:
-    recommender = Recommender(load_bundle(bundle.path))
+def _measured(config: PublishConfig, bundle: Bundle, data: Ingested, serving: Serving, features: OnlineFeatures) -> tuple[ParityProof, float]:
+    """Parity through a real server, and milliseconds of a request in process."""
+    recommender = Recommender(bundle)
     events = data.interactions.sequences()
     active = np.flatnonzero(events.lengths > 0)
     users = active[np.linspace(0, len(active) - 1, min(config.parity_users, len(active))).astype(np.int64)]
-    features = services.online_features()
-    with services.serving(recommender, features) as url:
-        proof = prove_parity(url, load_bundle(bundle.path).ranker, data.interactions.users, data.catalog.items, events, users, config.parity_items)
-    if proof.max_difference > config.parity_limit or not proof.same_top_10:
-        raise ArtifactError(
-            f"not published: offline and served scores differ by {proof.max_difference:.2e} (limit {config.parity_limit:g}), same top 10: {proof.same_top_10}"
-        )
-    return proof
+    with serving(recommender, features) as url:
+        proof = prove_parity(url, bundle.ranker, data.interactions.users, data.catalog.items, events, users, config.parity_items)
+    return proof, measure_latency(recommender, data.interactions.users.ids_of(users), config.latency_requests, config.latency_candidates)

@@ -6,7 +6,7 @@ differ in their signals and in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class RankConfig(Config):
     seed: int = 0
 
 
-def run(config: RankConfig, inputs: Inputs, folder: Path, surroundings: Surroundings) -> Mapping[str, Any]:
+def run(config: RankConfig, inputs: Inputs, folder: Path, surroundings: Surroundings, *, start: Callable[[], FusedRanker] | None = None) -> Mapping[str, Any]:
+    """start: the ranker that this training begins as; then the step's `raw_digest` says which."""
     data_split = split.load(inputs["split"])
     tables = {artifact.manifest.metadata["name"]: embed.load(artifact) for role, artifact in inputs.items() if role.startswith("table:")}
 
@@ -42,6 +43,7 @@ def run(config: RankConfig, inputs: Inputs, folder: Path, surroundings: Surround
             tables,
             seed=config.seed,
             checkpoint=surroundings.scratch,
+            start=start() if start else None,
             validate=validation_ndcg,
             progress=lambda done, total, values: advance(done, total, " ".join(f"{k} {v:.4f}" for k, v in values.items() if k != "epoch")),
         )

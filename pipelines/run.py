@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipelines.executors import Executor, make_executor
 from pipelines.ledger import Ledger, Status
 from pipelines.plan import build_plan, up_to
 from pipelines.progress import RichReporter, SilentReporter
+from pipelines.publish import Services
 from pipelines.services import make_services
 from pipelines.stage import Step, Surroundings
 from recsys.artifacts.artifact import Artifact
@@ -50,8 +52,7 @@ class RunResult:
 
 
 def survey(config: RunConfig) -> list[Status]:
-    root = config.runtime.root.absolute()
-    return Ledger(root).survey(build_plan(config, make_services(root)))
+    return Ledger(config.runtime.root).survey(build_plan(config, services_of(config.runtime)))
 
 
 def executor_of(runtime: RuntimeConfig) -> AbstractContextManager[Executor]:
@@ -94,32 +95,57 @@ def run_plan(
     started = time.monotonic()
     root = config.runtime.root.absolute()
     ledger = Ledger(root)
-    plan = build_plan(config, make_services(root))
+    plan = build_plan(config, services_of(config.runtime))
     if last_stage:
         plan = up_to(plan, last_stage)
     _require_known(force, plan)
     reporter = SilentReporter() if quiet else RichReporter(console)
-    artifacts: dict[str, Artifact] = {}
-    ran: list[str] = []
     with ledger.lock(), executor_of(config.runtime) as executor:
         surroundings = Surroundings(reporter, executor, root / "embeddings", root, retry_quarantined)
         if retry_quarantined:
-            forget_refused(ledger, build_plan(config, make_services(root)))
-        for status in ledger.survey(plan):
-            step = status.step
-            if status.cached and step.stage in force:
-                ledger.forget(status)
-            elif status.cached:
-                artifacts[step.name] = ledger.open(status)
-                reporter.say(f"[dim]· {step.name:<18} cached[/]")
-                continue
-            reporter.say(f"[bold]▸ {step.name:<18}[/] [dim]{status.reason}[/]")
-            begun = time.monotonic()
-            artifacts[step.name] = ledger.run(status, {role: artifacts[name] for role, name in step.inputs.items()}, surroundings)
-            ran.append(step.name)
-            reporter.say(f"[green]✓ {step.name:<18}[/] {time.monotonic() - begun:6.1f} s  [dim]{_gist(artifacts[step.name])}[/]")
+            forget_refused(ledger, build_plan(config, services_of(config.runtime)))
+        artifacts, ran = walk(plan, ledger, surroundings, force=force)
     board = read_json(artifacts["evaluate"].file("board.json")) if "evaluate" in artifacts else []
     return RunResult(artifacts, tuple(ran), time.monotonic() - started, board)
+
+
+Attempt = Callable[[Step, Callable[[], Artifact]], Artifact]
+
+
+def once(step: Step, run: Callable[[], Artifact]) -> Artifact:
+    return run()
+
+
+def walk(
+    plan: list[Step], ledger: Ledger, surroundings: Surroundings, *, force: Sequence[str] = (), attempt: Attempt = once
+) -> tuple[dict[str, Artifact], list[str]]:
+    """Every step of the plan in order, opened where it is cached and run where it is not; the caller holds the lock. Gives the artifacts by
+    step, and the names of those that ran.
+
+    attempt: calls what it is given to run a step, and again after a failure if it likes: a step that failed left nothing behind.
+    """
+    reporter = surroundings.reporter
+    artifacts: dict[str, Artifact] = {}
+    ran: list[str] = []
+    for status in ledger.survey(plan):
+        step = status.step
+        if status.cached and step.stage in force:
+            ledger.forget(status)
+        elif status.cached:
+            artifacts[step.name] = ledger.open(status)
+            reporter.say(f"[dim]· {step.name:<18} cached[/]")
+            continue
+        reporter.say(f"[bold]▸ {step.name:<18}[/] [dim]{status.reason}[/]")
+        begun = time.monotonic()
+        inputs = {role: artifacts[name] for role, name in step.inputs.items()}
+        artifacts[step.name] = attempt(step, partial(ledger.run, status, inputs, surroundings))
+        ran.append(step.name)
+        reporter.say(f"[green]✓ {step.name:<18}[/] {time.monotonic() - begun:6.1f} s  [dim]{_gist(artifacts[step.name])}[/]")
+    return artifacts, ran
+
+
+def services_of(runtime: RuntimeConfig) -> Services:
+    return make_services(runtime.root.absolute(), runtime.online_store)
 
 
 def _require_known(stages: Sequence[str], plan: list[Step]) -> None:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import polars as pl
-
-from pipelines.publish import Services
-from recsys.artifacts.artifact import Artifact
+from feature_store.online_store import RedisStore, SqliteStore
+from feature_store.tables import FeatureTables
+from pipelines.publish import RELEASE_TAG, Release, Services
+from recsys.artifacts.atomic import crash_point
 from recsys.errors import RetryableError
+from recsys.evaluation.gate import Verdict
 from recsys.serving.features import OnlineFeatures
 from recsys.serving.recommender import Recommender
-from recsys.tracking import Tracker, default_tracking_uri
+from recsys.tracking import CHALLENGER, CHAMPION, RegisteredVersion, Tracker, default_tracking_uri
 
 START_SECONDS = 30
 
 
-def make_services(root: Path) -> Services:
+def make_services(root: Path, online_store: SqliteStore | RedisStore | None = None) -> Services:
     """Everything below `root`, except where RECSYS_TRACKING_URI names another registry."""
     return Services(
         registry=lambda: MlflowRegistry(Tracker(default_tracking_uri(root))),
-        publish_features=lambda users, items: _publish_features(root, users, items),
-        online_features=lambda: _feast(root),
+        stage_features=lambda tables: _stage_features(root, tables, online_store),
+        activate_features=lambda version: _activate_features(root, version),
+        online_features=lambda version: _feast(root, version),
         serving=serving,
     )
 
@@ -37,38 +38,55 @@ def online_features(root: Path) -> OnlineFeatures | None:
     return _feast(root) if (root / "feature_store" / "current").exists() else None
 
 
+def existing_tracker(root: Path) -> Tracker | None:
+    """None where there is no registry yet: looking does not make one."""
+    uri = default_tracking_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return None
+    return Tracker(uri)
+
+
 class MlflowRegistry:
-    """Logs a release as one MLflow run and registers its bundle."""
+    """Logs a release as one MLflow run, registers its bundle, and moves the aliases."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
 
-    def champion(self, name: str) -> Mapping[str, Any] | None:
-        found = self._tracker.champion(name)
-        return None if found is None else {"version": found.version, "ndcg@10": found.run_metrics["ndcg_at_10"], "split_hash": found.tags.get("split_hash", "")}
+    def champion(self, name: str) -> RegisteredVersion | None:
+        return self._tracker.champion(name)
 
-    def release(
-        self,
-        name: str,
-        bundle: Artifact,
-        *,
-        alias: str,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        histories: Mapping[str, list[dict[str, float]]],
-        files: list[Path],
-    ) -> str:
-        tags = {"split_hash": str(params["split_hash"]), "code_version": bundle.manifest.code_version}
-        with self._tracker.run(name, tags) as run:
-            run.log_params(params)
-            run.log_metrics(metrics)
-            for model, history in histories.items():
+    def file_of(self, version: RegisteredVersion, file: str) -> Path | None:
+        return self._tracker.file_of(version, file)
+
+    def bundle_of(self, version: RegisteredVersion) -> Path:
+        return self._tracker.resolve(f"models:/{version.name}/{version.version}").path
+
+    def register(self, release: Release) -> str:
+        registered = self._tracker.find(release.name, {RELEASE_TAG: release.tags[RELEASE_TAG]})
+        if registered is not None:
+            return registered.version
+        crash_point("register a version")
+        with self._tracker.run(release.name, release.tags) as run:
+            run.log_params(release.params)
+            run.log_metrics(release.metrics)
+            for model, history in release.histories.items():
                 run.log_history([{f"train/{model}/{key}": value for key, value in row.items() if key != "epoch"} for row in history])
-            for file in files:
-                run.log_files(file, "report")
-            version = self._tracker.register(name, bundle.path, run_id=run.run_id, tags=tags)
-        self._tracker.set_alias(name, alias, version)
+            for folder, files in release.files.items():
+                for file in files:
+                    run.log_files(file, folder)
+            crash_point("version logged")
+            version = self._tracker.register(release.name, release.bundle.path, run_id=run.run_id, tags=release.tags)
+            crash_point("version registered")
         return version
+
+    def assign(self, name: str, version: str, verdict: Verdict) -> str:
+        crash_point("move the alias")
+        if verdict.promoted:
+            self._tracker.promote(name, version)
+        else:
+            self._tracker.set_alias(name, CHALLENGER, version)
+        crash_point("alias moved")
+        return CHAMPION if verdict.promoted else CHALLENGER
 
 
 @contextmanager
@@ -103,13 +121,19 @@ def serving(recommender: Recommender, features: OnlineFeatures) -> Iterator[str]
         thread.join(timeout=10)
 
 
-def _publish_features(root: Path, users: pl.DataFrame, items: pl.DataFrame) -> None:
-    from feature_store.publish import publish
+def _stage_features(root: Path, tables: FeatureTables, online_store: SqliteStore | RedisStore | None) -> str:
+    from feature_store.publish import prepare
 
-    publish(root / "feature_store", users, items)
+    return prepare(root / "feature_store", tables, online_store).version
 
 
-def _feast(root: Path) -> OnlineFeatures:
+def _activate_features(root: Path, version: str) -> None:
+    from feature_store.publish import activate
+
+    activate(root / "feature_store", version)
+
+
+def _feast(root: Path, version: str | None = None) -> OnlineFeatures:
     from feature_store.online import FeastOnlineFeatures
 
-    return FeastOnlineFeatures(root / "feature_store")
+    return FeastOnlineFeatures(root / "feature_store", version)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 URI_VARIABLE = "RECSYS_TRACKING_URI"
 CHAMPION, CHALLENGER = "champion", "challenger"
 BUNDLE_KEY_TAG, MANIFEST_HASH_TAG, BUNDLE_PATH_TAG = "recsys.bundle_key", "recsys.manifest_sha256", "recsys.bundle_path"
+REPLACED_TAG, ROLLED_BACK_TAG = "recsys.replaced", "recsys.rolled_back"
+"""The champion that a version took the place of; when and why a version was taken back."""
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _SQLITE = "sqlite:///"
 _PARAMS_PER_CALL = 100
@@ -165,6 +167,55 @@ class Tracker:
     def champion(self, name: str) -> RegisteredVersion | None:
         return self.version_of(name, CHAMPION)
 
+    def promote(self, name: str, version: str) -> None:
+        """Make `version` the champion, and remember in its tags whose place it took. Doing it again changes nothing."""
+        champion = self.champion(name)
+        if champion is not None and champion.version == version:
+            return
+        if champion is not None:
+            self.set_version_tags(name, version, {REPLACED_TAG: champion.version})
+        self.set_alias(name, CHAMPION, version)
+
+    def rollback(self, name: str, reason: str = "") -> tuple[str, str]:
+        """Give the place of the champion back to the version that had it before; (version taken back, version that serves now).
+
+        Raises:
+            ConfigError: there is no champion, or none before it.
+        """
+        champion = self.champion(name)
+        if champion is None:
+            raise ConfigError(f"{name}: no champion in the registry {self.uri}; nothing to take back")
+        before = champion.tags.get(REPLACED_TAG)
+        if before is None:
+            raise ConfigError(f"{name}: version {champion.version} is the first champion; there is none before it to go back to")
+        self.resolve(f"models:/{name}/{before}")  # what cannot be fetched must not become the champion
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.set_version_tags(name, champion.version, {ROLLED_BACK_TAG: f"{stamp} {reason}".strip()})
+        self.set_alias(name, CHAMPION, before)
+        return champion.version, before
+
+    def set_version_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(name, version, key, value)
+
+    def find(self, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:
+        """The newest version that carries all of `tags`; None when there is none."""
+        found = [v for v in self._versions(name) if all(v.tags.get(key) == value for key, value in tags.items())]
+        return self._registered(max(found, key=lambda v: int(v.version))) if found else None
+
+    def versions(self, name: str) -> list[RegisteredVersion]:
+        """Oldest first."""
+        return [self._registered(found) for found in sorted(self._versions(name), key=lambda v: int(v.version))]
+
+    def file_of(self, version: RegisteredVersion, file: str) -> Path | None:
+        """A file that the version's run logged, on this machine; None when there is none."""
+        mlflow = _mlflow()
+        folder, _, _ = file.rpartition("/")
+        if not version.run_id or file not in {entry.path for entry in self._client.list_artifacts(version.run_id, folder or None)}:
+            return None
+        uri = f"{self._client.get_run(version.run_id).info.artifact_uri}/{file}"
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+
     def version_of(self, name: str, alias: str) -> RegisteredVersion | None:
         """The version that carries `alias`; None when the model or the alias does not exist yet."""
         mlflow = _mlflow()
@@ -174,9 +225,14 @@ class Tracker:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        metrics = dict(self._client.get_run(found.run_id).data.metrics) if found.run_id else {}
-        tags = dict(found.tags)
-        return RegisteredVersion(name, str(found.version), found.run_id or "", tags.get(BUNDLE_KEY_TAG, ""), tags.get(MANIFEST_HASH_TAG, ""), metrics, tags)
+        return self._registered(found)
+
+    def version(self, name: str, version: str) -> RegisteredVersion:
+        """Raises ConfigError: no such version."""
+        found = next((v for v in self._versions(name) if str(v.version) == version), None)
+        if found is None:
+            raise ConfigError(f"{name}: no version {version} in the registry {self.uri}")
+        return self._registered(found)
 
     def resolve(self, uri: str) -> ResolvedModel:
         """See `resolve` of this module."""
@@ -205,6 +261,22 @@ class Tracker:
         path = folder / inside
         self._check_manifest(path, found.tags.get(MANIFEST_HASH_TAG), uri)
         return ResolvedModel(name, str(found.version), path, found.tags[BUNDLE_KEY_TAG])
+
+    def _versions(self, name: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{name}'", page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _registered(self, found: Any) -> RegisteredVersion:
+        metrics = dict(self._client.get_run(found.run_id).data.metrics) if found.run_id else {}
+        tags = dict(found.tags)
+        key, manifest = tags.get(BUNDLE_KEY_TAG, ""), tags.get(MANIFEST_HASH_TAG, "")
+        return RegisteredVersion(found.name, str(found.version), found.run_id or "", key, manifest, metrics, tags)
 
     def _check_manifest(self, path: Path, expected: str | None, uri: str) -> None:
         """The manifest vouches for the files, the registry for the manifest."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.atomic import fsync_folder, read_json, sha256_of, write_json
+from recsys.artifacts.atomic import crash_point, fsync_folder, read_json, sha256_of, write_json
 from recsys.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -112,11 +112,13 @@ def write_artifact(path: Path, manifest: Manifest, write: Callable[[Path], Mappi
             created=manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_json(temporary / MANIFEST, {k: getattr(complete, k) for k in Manifest.__dataclass_fields__})
+        crash_point(f"rename artifact {manifest.kind}")
         try:
             temporary.rename(path)
         except OSError:
             if not (path / MANIFEST).is_file():
                 raise
+        crash_point(f"renamed artifact {manifest.kind}")
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

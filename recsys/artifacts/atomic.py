@@ -5,13 +5,51 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+CRASH_VARIABLE = "RECSYS_CRASH_AT"
+
+
+def crash_point(name: str) -> None:
+    """A moment at which a test may kill this process: just before and just after something becomes visible to others.
+
+    RECSYS_CRASH_AT=N kills (SIGKILL, nothing is cleaned up) at the N-th point that this process passes; RECSYS_CRASH_AT=FILE appends the
+    name of every point to a file. Unset, as always outside tests, this does nothing.
+    """
+    if _crash is not None:
+        _crash(name)
+
+
+def arm_crash(at: str | None) -> None:
+    """What RECSYS_CRASH_AT does at import; None disarms."""
+    global _crash
+    _crash = None if at is None else _Crash(at)
+
+
+class _Crash:
+    def __init__(self, at: str) -> None:
+        self._left = int(at) if at.isdigit() else 0
+        self._file = None if at.isdigit() else Path(at)
+
+    def __call__(self, name: str) -> None:
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(name + "\n")
+            return
+        self._left -= 1
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_crash: Callable[[str], None] | None = None
+arm_crash(os.environ.get(CRASH_VARIABLE))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -24,12 +62,15 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        crash_point(f"write {path.name}")
         with temporary.open("xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        crash_point(f"rename {path.name}")
         temporary.replace(path)
+        crash_point(f"renamed {path.name}")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -49,7 +90,9 @@ def write_by_digest(folder: Path, suffix: str, parts: Iterable[bytes | memoryvie
             file.flush()
             os.fsync(file.fileno())
         path = folder / f"{running.hexdigest()}{suffix}"
+        crash_point(f"rename by digest {suffix}")
         temporary.replace(path)
+        crash_point(f"renamed by digest {suffix}")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

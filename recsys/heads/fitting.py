@@ -21,6 +21,7 @@ from recsys.heads.config import FusionConfig
 from recsys.heads.network import FusionNetwork
 from recsys.heads.ranker import ID, FusedRanker
 from recsys.heads.signals import SignalTransform, fit_transform, present, whitening
+from recsys.heads.warm_start import begin_as, fingerprint_of
 from recsys.losses import catalogue_loss
 from recsys.rng import derive_seed
 from recsys.training.batches import PAD, next_item_batches
@@ -72,14 +73,17 @@ def fit_ranker(
     validate: Callable[[Scorer], float],
     progress: Progress | None = None,
     checkpoint_seconds: float = 10.0,
+    start: FusedRanker | None = None,
 ) -> FitResult:
     """Fit on `split.train`. `tables`: signal name -> vectors of all of `split.items`; empty for ID-only SASRec.
 
     validate: higher is better; called with the ranker as it is after an epoch. checkpoint: folder; see `training.loop.train`.
+    start: begin as this ranker, of the same items or of their beginning (a warm start); see `begin_as`.
 
     Raises:
-        ConfigError: a signal is called "id", or options that do not fit the signals.  DataError: nothing to train on.  NonFiniteError: vectors or loss.
-        SpaceMismatchError: a table does not cover the items.  ArtifactError: another training's checkpoint.
+        ConfigError: a signal is called "id", options that do not fit the signals, or a start of another form.  DataError: nothing to train on.
+        NonFiniteError: vectors or loss.  SpaceMismatchError: a table does not cover the items, or the start is of others.
+        ArtifactError: another training's checkpoint.
     """
     if ID in tables:
         raise ConfigError(f"a signal may not be called {ID!r}")
@@ -97,7 +101,12 @@ def fit_ranker(
         network = FusionNetwork(config, len(split.items), {name: z.shape[1] for name, z in inputs.signals.items()})
         if config.id_init in raw:
             _initialise_ids(network, raw[config.id_init], config, split.item_counts() > 0)
+    if start is not None:
+        if start.item_digest is not None:
+            split.items.require_prefix(start.n_items, start.item_digest, what="the ranker to start from")
+        begin_as(network, start)
     everything = {name: table.space_id for name, table in tables.items()}
+    begun = [] if start is None else [fingerprint_of(start)]
 
     trained = WithAverage(network, config.average) if config.average else None
     kept = trained.average if trained else network
@@ -111,7 +120,7 @@ def fit_ranker(
         lambda: validate(_snapshot(kept, config, inputs, spaces)),
         config.training,
         seed=seed,
-        fingerprint=digest_of([config.digest(), split.digest, list(everything.items()), seed, torch.__version__]),
+        fingerprint=digest_of([config.digest(), split.digest, list(everything.items()), seed, torch.__version__, *begun]),
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,

@@ -70,7 +70,7 @@ class TableSource(Config):
         return [file.path for file in (self.interactions, self.items, self.pictures) if file is not None]
 
     def read_interactions(self) -> RawTable:
-        _require(self.interactions, ("user_id", "item_id"), INTERACTION_FIELDS)
+        require_columns(self.interactions, ("user_id", "item_id"), INTERACTION_FIELDS)
         return replace(self.interactions.load(), ordered=self.ordered)
 
     def read_items(self) -> RawTable | None:
@@ -78,7 +78,7 @@ class TableSource(Config):
             if self.pictures is not None:
                 raise ConfigError(f"{self.pictures.path}: pictures of items need a file of items to be joined to; set source.items")
             return None
-        _require(self.items, ("item_id",), ITEM_FIELDS)
+        require_columns(self.items, ("item_id",), ITEM_FIELDS)
         items = self.items.load()
         return items if self.pictures is None else replace(items, frame=_illustrated(items.frame, self.pictures))
 
@@ -151,7 +151,7 @@ def _plain(value: object) -> object:
 
 def _illustrated(items: pl.DataFrame, file: TableFile) -> pl.DataFrame:
     """`items` with the column `image`, null where the file has none."""
-    _require(file, PICTURE_FIELDS, PICTURE_FIELDS)
+    require_columns(file, PICTURE_FIELDS, PICTURE_FIELDS)
     if IMAGE in items.columns:
         raise ConfigError(f"{file.path}: the items have a column {IMAGE!r} of their own; take it from one place")
     pictures = file.load().frame.select(pl.col("item_id").str.strip_chars(), IMAGE).drop_nulls()
@@ -160,7 +160,7 @@ def _illustrated(items: pl.DataFrame, file: TableFile) -> pl.DataFrame:
     return items.with_columns(pl.col("item_id").str.strip_chars()).join(pictures, on="item_id", how="left", maintain_order="left")
 
 
-def _require(file: TableFile, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+def require_columns(file: TableFile, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     missing = [name for name in needed if name not in file.columns]
     unknown = [name for name in file.columns if name not in allowed]
     if missing or unknown:

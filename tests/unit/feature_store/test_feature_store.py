@@ -69,11 +69,12 @@ def test_an_unknown_user_is_none_and_not_empty(published: Path) -> None:
     assert features.history("empty") == []
 
 
-def test_two_views_and_the_service_are_registered(published: Path) -> None:
+def test_the_views_and_the_service_are_registered(published: Path) -> None:
     store = feast_store(published)
-    assert {view.name for view in store.list_feature_views()} == {"user_state", "item_attributes"}
+    views = {"user_state", "item_attributes", "item_popularity", "item_vectors"}
+    assert {view.name for view in store.list_feature_views()} == views
     assert {entity.name for entity in store.list_entities()} >= {"user", "item"}
-    assert {p.name for p in store.get_feature_service("ranker_v1").feature_view_projections} == {"user_state", "item_attributes"}
+    assert {p.name for p in store.get_feature_service("ranker_v1").feature_view_projections} == views
 
 
 def test_item_attributes_and_old_timestamps_are_materialised(published: Path) -> None:
