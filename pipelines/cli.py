@@ -17,8 +17,11 @@ from pipelines.commands.compare import compare
 from pipelines.commands.embed import embed
 from pipelines.commands.embedding_board import embedding_board
 from pipelines.commands.explain import explain
+from pipelines.commands.features import features
 from pipelines.commands.fine_tune import fine_tune
 from pipelines.commands.lite_llm import lite_llm
+from pipelines.commands.pipeline import pipeline
+from pipelines.commands.rollback import rollback
 from pipelines.commands.serve import serve
 from pipelines.commands.tag_board import tag_board
 from recsys.errors import ConfigError, DataError, RecsysError, RetryableError
@@ -173,6 +176,9 @@ def init(
 
 
 app.command()(serve)
+app.add_typer(pipeline, name="pipeline")
+app.command()(rollback)
+app.add_typer(features, name="features")
 app.command(name="fine-tune", rich_help_panel="Single stages")(fine_tune)
 app.command(rich_help_panel="Single stages")(explain)
 app.command(rich_help_panel="Measuring")(board)
