@@ -44,6 +44,8 @@ class EncoderFeatures(Config):
     label: str
     encoder: TextEncoderConfig
     """`name` may be left out."""
+    max_chars: Annotated[int, Field(ge=1)] | None = None
+    """Of a text; the rest is cut. Null: all of it is read."""
     post: PostConfig | None = None
     """Fitted on all texts of the graph; no label is read."""
     unit_variance: bool = False

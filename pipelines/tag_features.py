@@ -47,7 +47,8 @@ class EncodedVectors:
 
     def __init__(self, config: EncoderFeatures, graph: TextGraph, root: Path, reporter: Reporter, costs: dict[str, Any], batch: int) -> None:
         self.space = config.encoder.space()
-        self.id = digest_of([self.space.space_id, config.post.model_dump(mode="json") if config.post else None, config.unit_variance])
+        post = config.post.model_dump(mode="json") if config.post else None
+        self.id = digest_of([self.space.space_id, config.max_chars, post, config.unit_variance])
         self._config, self._graph, self._reporter, self._costs, self._batch = config, graph, reporter, costs, batch
         self._cache = EmbeddingCache(root / "embeddings", self.space)
         self._encoder: Any = None
@@ -68,7 +69,7 @@ class EncodedVectors:
 
     def raw_of(self, texts: Sequence[str]) -> FloatArray:
         """float32 (m, d). What the cache lacks is computed and stored a batch at a time."""
-        contents = of_texts(text for text in texts if text)
+        contents = of_texts(text[: self._config.max_chars] for text in texts if text)
         missing = sorted(self._cache.missing(contents), key=lambda content: -len(content.text))
         if missing:
             self._fill(missing)

@@ -48,6 +48,7 @@ def test_bad_answers_and_copies_are_counted_and_the_others_stay() -> None:
     samples = write_samples(TASK, GRAPH, SPLIT.train, FakeGenerator(answer))
     assert samples.labels.tolist() == [0, 1]
     assert samples.missing == {"no explanation": 2, "the same text": 2}
+    assert samples.retried == 2
     with pytest.raises(DataError, match="the task words 1"):
         write_samples(TASK.model_copy(update={"classes": ("one",)}), GRAPH, SPLIT.train, FakeGenerator(about))
     with pytest.raises(ConfigError, match="version"):
