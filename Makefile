@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format serve bench bench-peers lock doctor clean
+.PHONY: help setup run test check format docs serve bench bench-peers lock doctor clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ check: $(STAMP)  ## ruff (lint and format), mypy --strict on recsys, import laye
 format: $(STAMP)  ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## Build the site from docs/, the code and the boards; a warning or a broken link fails it
+	$(BIN)/python -m infra.docs
 
 serve: $(STAMP)  ## Serve the champion on http://127.0.0.1:8080 (docs at /docs)
 	$(BIN)/recsys serve

@@ -58,6 +58,9 @@ def render(template: str, fields: dict[str, object]) -> str:
     """Fill `{title}. {categories}.`-like templates. A template is split at `|`; a part whose fields are all empty is
     left out, so that a missing year leaves no empty brackets: `{title}| ({year})|. Genres: {categories}.`
 
+    >>> render("{title}| ({year})", {"title": "Alien", "year": "1979"}), render("{title}| ({year})", {"title": "Alien", "year": None})
+    ('Alien (1979)', 'Alien')
+
     Raises:
         ConfigError: the template names a field that the item does not have.
     """

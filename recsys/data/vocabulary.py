@@ -17,6 +17,13 @@ class Vocabulary:
     """Immutable list of unique string ids; the row number of an id never changes.
 
     A vocabulary that grew is compatible with its beginning: models accept it, by length and hash of the prefix.
+
+    >>> small = Vocabulary(["a", "b"])
+    >>> grown = small.extended(["b", "c"])
+    >>> grown.ids, grown.nums(["c", "a"]).tolist()
+    (('a', 'b', 'c'), [2, 0])
+    >>> grown.prefix_digest(len(small)) == small.digest
+    True
     """
 
     def __init__(self, ids: Iterable[str]) -> None:

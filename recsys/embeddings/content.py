@@ -19,6 +19,9 @@ class Content:
     """An item's rendered text and the bytes of its picture file (JPEG, PNG, ...); either may be missing, and each encoder says which it needs.
 
     Two items with equal content share one vector.
+
+    >>> Content("Alien").key == Content("Alien").key, Content("Alien").key == Content("Alien", image=b"...").key, bool(Content())
+    (True, False, False)
     """
 
     text: str = ""

@@ -19,6 +19,11 @@ class HashedEncoder:
     """Each word adds a fixed pseudo-random unit vector; the sum is normalised. An empty text is the zero vector, pictures are not looked at.
 
     `calls` counts the contents encoded so far.
+
+    >>> from recsys.embeddings.content import of_texts
+    >>> red, blue, other = HashedEncoder(256).encode(of_texts(["red wine", "blue wine", "jazz"]))
+    >>> bool(red @ blue > red @ other)  # a shared word
+    True
     """
 
     def __init__(self, dim: int = 64, *, template: str = "{title}") -> None:

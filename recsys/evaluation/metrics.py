@@ -20,7 +20,11 @@ MetricArray = npt.NDArray[np.float64]
 
 
 def expected_recall(better: IntArray, tied: IntArray, k: int) -> MetricArray:
-    """float64 (N,): probability that the target is among the first k."""
+    """float64 (N,): probability that the target is among the first k.
+
+    >>> expected_recall(np.array([0, 10, 9]), np.array([1, 1, 2]), 10).tolist()  # the last is tied with one other item for place 10
+    [1.0, 0.0, 0.5]
+    """
     return np.clip((k - better) / tied, 0.0, 1.0)
 
 

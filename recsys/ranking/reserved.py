@@ -14,7 +14,11 @@ from recsys.types import UNKNOWN_NUM, IntArray
 
 
 def reserved_count(k: int, share: float) -> int:
-    """Places of a list of `k`: ceil(share k). Raises ValueError: a share outside [0, 1]."""
+    """Places of a list of `k`: ceil(share k). Raises ValueError: a share outside [0, 1].
+
+    >>> reserved_count(10, 0.3), reserved_count(10, 0.01)
+    (3, 1)
+    """
     if not 0 <= share <= 1:
         raise ValueError(f"a share of the list in [0, 1] is needed, got {share}")
     # 0.3 * 10 is a little more than 3.
