@@ -24,7 +24,7 @@ from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_bytes, write_json
 from recsys.embeddings.configs import IMAGE, EncoderConfig, reads
 from recsys.errors import ConfigError
-from recsys.evaluation.embedding_board import EmbeddingLine, board_document, markdown
+from recsys.evaluation.embedding_board import EmbeddingLine, Question, board_document, markdown
 
 ROOT = Path(".recsys")
 
@@ -118,6 +118,7 @@ def run_board(
         dataset=config.dataset,
         split_hash=done[config.against][0].manifest.metadata["split_hash"],
         protocol=config.split.protocol,
+        questions=[Question(question.asks, question.line, question.than) for question in config.questions],
     )
     write_json(folder / "embeddings.json", document)
     write_bytes(folder / "embeddings.md", markdown(document).encode())

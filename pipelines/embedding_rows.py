@@ -132,6 +132,14 @@ class Entry:
         return isinstance(self.source, TunedRow | JointRow)
 
 
+class QuestionConfig(Config):
+    """Is the line called `line` better than each of `than`? Left out while one of them is not finished."""
+
+    asks: str
+    line: str
+    than: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class EmbeddingBoardConfig(Config):
     dataset: str
     data: IngestConfig | None = None
@@ -144,6 +152,8 @@ class EmbeddingBoardConfig(Config):
     """Name -> post-processing that rows may ask for."""
     against: str
     """Name of the line that every other is compared with."""
+    questions: tuple[QuestionConfig, ...] = ()
+    """What is asked of other lines, apart from that."""
     rows: dict[str, Row]
 
     @model_validator(mode="after")
@@ -153,6 +163,9 @@ class EmbeddingBoardConfig(Config):
             raise ValueError(f"two lines have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         if self.against not in names:
             raise ValueError(f"against: no line {self.against!r}; there are: {', '.join(names)}")
+        asked = {name for question in self.questions for name in (question.line, *question.than)}
+        if strange := sorted(asked - set(names)):
+            raise ValueError(f"questions: no line {', '.join(strange)}; there are: {', '.join(names)}")
         parts = [entry.name for entry in self.entries() if isinstance(entry.source, EncoderRow | MadeRow)]
         for name, row in self.rows.items():
             if unknown := [part for part in row.parts if part not in parts] if isinstance(row, ConcatRow) else []:

@@ -26,6 +26,8 @@ TITLES = {
 """What the table shows, of what `ItemEmbeddingQuality.values` has."""
 TESTED = ("cold recall@10", "over items recall@10")
 """What is compared. Each comparison costs a bootstrap, and Holm's correction is over all lines."""
+ASKED = ("cold recall@10", "cold_only recall@10", "over items recall@10")
+"""What questions are answered by."""
 
 COUNTED = ("item_to_item", "over items", "cold", "cold_only")
 
@@ -45,8 +47,19 @@ class EmbeddingLine:
     without_vector: int = 0
 
 
-def board_document(lines: Sequence[EmbeddingLine], against: str, *, dataset: str, split_hash: str, protocol: str) -> dict[str, Any]:
-    """Plain values for JSON.
+@dataclass(frozen=True)
+class Question:
+    """Is the line called `line` better than each of `than`?"""
+
+    asks: str
+    line: str
+    than: Sequence[str]
+
+
+def board_document(
+    lines: Sequence[EmbeddingLine], against: str, *, dataset: str, split_hash: str, protocol: str, questions: Sequence[Question] = ()
+) -> dict[str, Any]:
+    """Plain values for JSON. A question with a line that is not among `lines` is left out.
 
     Raises:
         ConfigError: no line is called `against`.  ValueError: lines of different cases.
@@ -57,6 +70,7 @@ def board_document(lines: Sequence[EmbeddingLine], against: str, *, dataset: str
     for line in lines:
         if {m: len(v) for m, v in line.values.items()} != {m: len(v) for m, v in base.values.items()}:
             raise ValueError(f"{line.name!r} and {against!r} were measured on different cases")
+    by_name = {line.name: line for line in lines}
     tests = {metric: _against(lines, against, metric) for metric in TESTED if metric in base.values}
     return {
         "dataset": dataset,
@@ -78,6 +92,7 @@ def board_document(lines: Sequence[EmbeddingLine], against: str, *, dataset: str
             }
             for line in lines
         ],
+        "questions": [_answered(question, by_name) for question in questions if {question.line, *question.than} <= set(by_name)],
     }
 
 
@@ -108,7 +123,56 @@ Cold: the mean of the history asks for an item that training never saw, among al
 Δ against {base["label"]}: difference, and p of the paired bootstrap after Holm's correction over all lines.
 
 {table}
+{_questions(document["questions"], {line["name"]: line["label"] for line in lines})}"""
+
+
+def _answered(question: Question, by_name: Mapping[str, EmbeddingLine]) -> dict[str, Any]:
+    """Holm's correction is over the lines of one question."""
+    chosen = [by_name[name] for name in (question.line, *question.than)]
+    metrics = [metric for metric in ASKED if metric in chosen[0].values]
+    tests = {metric: compare_values({line.name: line.values[metric] for line in chosen}, question.line, metric) for metric in metrics}
+    answers = [
+        {
+            "than": name,
+            "tests": {
+                metric: plain({"difference": c.difference, "low": c.low, "high": c.high, "p_bootstrap": c.p_bootstrap, "holm": c.holm, "holm_t": c.holm_t})
+                for metric, found in tests.items()
+                for c in found
+                if c.baseline == name
+            },
+        }
+        for name in question.than
+    ]
+    return {"asks": question.asks, "line": question.line, "answers": answers}
+
+
+def _questions(questions: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str:
+    if not questions:
+        return ""
+    metrics = list(questions[0]["answers"][0]["tests"])
+    head = ["Question", "Embedding", "less", *(f"Δ {TITLES[m]} [95 %] (p)" for m in metrics)]
+    rows = [
+        [
+            question["asks"],
+            labels[question["line"]],
+            labels[answer["than"]],
+            *(f"{t['difference']:+.4f} [{t['low']:+.4f}, {t['high']:+.4f}] ({_p(t['holm'])})" for t in answer["tests"].values()),
+        ]
+        for question in questions
+        for answer in question["answers"]
+    ]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * 3 + ["--:"] * len(metrics), *rows])
+    return f"""
+## Asked
+
+Differences paired over cases, with 95 % bootstrap intervals; p of the paired bootstrap after Holm's correction over the lines of one question.
+
+{table}
 """
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else format(value, ".3f")
 
 
 def _figures(line: EmbeddingLine) -> dict[str, Any]:
@@ -155,4 +219,4 @@ def _shown(figure: Mapping[str, Any], *, best: bool) -> str:
 
 
 def _tested(found: Mapping[str, Any] | None) -> str:
-    return "–" if found is None else f"{found['difference']:+.4f} ({'<0.001' if found['holm'] < 0.001 else format(found['holm'], '.3f')})"
+    return "–" if found is None else f"{found['difference']:+.4f} ({_p(found['holm'])})"

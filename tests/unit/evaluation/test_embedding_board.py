@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.embedding_board import TESTED, EmbeddingLine, board_document, markdown
+from recsys.evaluation.embedding_board import TESTED, EmbeddingLine, Question, board_document, markdown
 
 
 def line(name: str, hits: list[int], n: int = 400, *, seeds: int = 1) -> EmbeddingLine:
@@ -52,3 +52,17 @@ def test_bad_input() -> None:
         document(line("other", []))
     with pytest.raises(ValueError, match="'short' and 'base' were measured on different cases"):
         document(line("base", []), line("short", [], 10))
+
+
+def test_questions_are_answered_by_pairs_and_wait_for_their_lines() -> None:
+    lines = [line("base", list(range(40))), line("other", list(range(100))), line("better", list(range(120)))]
+    questions = [Question("Better?", "better", ["other", "base"]), Question("Not yet", "better", ["missing"])]
+    found = board_document(lines, "base", dataset="shop", split_hash="0" * 64, protocol="held_out_items", questions=questions)
+    (question,) = found["questions"]
+    answers = {answer["than"]: answer["tests"]["cold recall@10"] for answer in question["answers"]}
+    assert answers["other"]["difference"] == pytest.approx(0.05) and answers["base"]["difference"] == pytest.approx(0.2)
+    assert answers["other"]["low"] > 0 and answers["base"]["holm"] == pytest.approx(2 * answers["base"]["p_bootstrap"])
+    text = markdown(found)
+    assert "| Better? | BETTER | OTHER | +0.0500 [+0.0" in text and "Not yet" not in text
+    assert "## Asked" not in markdown(document(*lines))
+    json.dumps(found, allow_nan=False)
