@@ -47,8 +47,15 @@ class EncoderProcess:
             RetryableError: the process died or took too long; the next call starts another.
             RecsysError: what the encoder raised.
         """
+        question = {"config": dict(config), "texts": list(texts)}
         with self._lock:
-            answer = self._ask({"config": dict(config), "texts": list(texts)})
+            used = self._process is not None
+            answer = self._ask(question)
+            if answer is None and used:
+                # It may have died since the last call, and not of this one.
+                answer = self._ask(question)
+        if answer is None:
+            raise RetryableError("the encoder's process ended before it answered; the log has the reason, try again")
         if "error" in answer:
             kind = getattr(errors, answer["error"], None)
             if isinstance(kind, type) and issubclass(kind, RecsysError) and kind is not errors.UnknownIdError:
@@ -61,10 +68,17 @@ class EncoderProcess:
         with self._lock:
             self._end()
 
-    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """None: the process ended before it answered. Raises RetryableError: it took too long."""
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
-        timer = threading.Timer(self._timeout, process.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._timeout, end)
         timer.start()
         try:
             process.stdin.write(json.dumps(question) + "\n")
@@ -74,11 +88,13 @@ class EncoderProcess:
             line = ""
         finally:
             timer.cancel()
-        if not line.endswith("\n"):
-            self._end()
-            raise RetryableError(f"the encoder's process ended (exit code {process.returncode}) or took over {self._timeout:g} seconds; try again")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if line.endswith("\n"):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self._end()
+        if late.is_set():
+            raise RetryableError(f"the encoder took over {self._timeout:g} seconds and was ended; try again")
+        return None
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:

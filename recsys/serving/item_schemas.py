@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from recsys.serving.schemas import Answer, Body, Id
+from recsys.serving.schemas import MAX_ID, Answer, Body, Id
 
 MAX_EVENTS, MAX_NEW_ITEMS, MAX_FIELD, MAX_FIELDS = 1_000, 100, 20_000, 32
 _LAST_YEAR_9999 = 253_402_300_799
@@ -44,6 +44,14 @@ class ItemsRequest(Body):
         list[Annotated[dict[Annotated[str, Field(max_length=64)], Text | Annotated[list[Text], Field(max_length=100)] | None], Field(max_length=MAX_FIELDS)]],
         Field(min_length=1, max_length=MAX_NEW_ITEMS),
     ]
+
+    @model_validator(mode="after")
+    def _short_ids(self) -> Self:
+        for item in self.items:
+            item_id = item.get("item_id")
+            if isinstance(item_id, str) and len(item_id) > MAX_ID:
+                raise ValueError(f"an item_id has at most {MAX_ID} characters, got {len(item_id)}")
+        return self
 
 
 class ItemsAnswer(Answer):

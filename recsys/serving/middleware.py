@@ -134,6 +134,7 @@ def _digest(value: bytes) -> bytes:
 
 
 def _host(value: bytes) -> str:
-    """Without the port; `[::1]:80` keeps its brackets."""
+    """Without the port; `[::1]:80` keeps its brackets. What is no host and port stays whole, and is no name that is answered."""
     name = value.decode("latin-1").lower()
-    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+    host, _, port = name.rpartition(":") if not name.endswith("]") else (name, "", "")
+    return host if host and (not port or port.isdigit()) else name

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_CANDIDATES, MAX_HISTORY, MAX_K, MAX_BATCH = 10_000, 1_000, 1_000, 256
+MAX_CANDIDATES, MAX_HISTORY, MAX_K, MAX_BATCH, MAX_ID = 10_000, 1_000, 1_000, 256, 512
 
-Id = Annotated[str, Field(min_length=1, max_length=512)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_HISTORY)]
 History = Annotated[list[Id], Field(max_length=MAX_HISTORY, description="item_ids, oldest first: for someone the model never saw")]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=100)]

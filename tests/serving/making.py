@@ -24,6 +24,7 @@ from recsys.models.sasrec import SasRecConfig
 from recsys.serving.bundle import Bundle, load_bundle, save_bundle
 from recsys.serving.recommender import Recommender
 from recsys.types import FloatArray
+from tests.serving.loaders import load_hashed
 
 N_ITEMS, N_USERS, DIM, TEXT_DIM = 40, 12, 16, 8
 TEMPLATE = "{title}"
@@ -33,10 +34,6 @@ UNSCORABLE = "i39"
 
 def encoder() -> HashedEncoder:
     return HashedEncoder(TEXT_DIM, template=TEMPLATE)
-
-
-def load_hashed(config: Mapping[str, Any]) -> HashedEncoder:
-    return HashedEncoder(config["dim"], template=config["template"])
 
 
 class Hashed:
