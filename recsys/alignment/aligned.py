@@ -80,6 +80,12 @@ class Aligned:
         """`score`, written into `out` float32 (B, C)."""
         self._scorer.score_into(queries, item_nums, out)
 
+    def all_new(self) -> HeadedScorer:
+        """A Scorer that ranks every item with a text as if it were new, by its text side: what the alignment knows beside the frozen model."""
+        with torch.inference_mode():
+            vectors: FloatArray = self.network.decoded(torch.from_numpy(self._texts_side.copy())).numpy()
+        return HeadedScorer(_TextSide(self, vectors))
+
     @property
     def digest(self) -> str:
         """sha256 of the trained weights and of what they stand on."""
@@ -139,3 +145,23 @@ class Aligned:
         return cls(
             network, backbone, values, warm, has_text, text_space=texts.space_id, split_hash=facts["split_hash"], item_digest=facts["item_digest"]
         )  # fmt: skip
+
+
+class _TextSide:
+    """A Backbone."""
+
+    def __init__(self, aligned: Aligned, vectors: FloatArray) -> None:
+        self._aligned, self._vectors = aligned, vectors
+
+    @property
+    def n_items(self) -> int:
+        return len(self._vectors)
+
+    def scorable_items(self) -> BoolArray:
+        return self._aligned.has_text
+
+    def items(self) -> FloatArray:
+        return self._vectors
+
+    def represent(self, queries: Queries) -> FloatArray:
+        return self._aligned.represent(queries)

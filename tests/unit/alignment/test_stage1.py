@@ -75,6 +75,12 @@ def test_warm_items_may_keep_the_scores_of_the_recommender(problem: Planted) -> 
     assert not np.allclose(found.items()[~warm], problem.backbone.items()[~warm])
 
 
+def test_every_item_may_be_ranked_as_if_it_were_new(problem: Planted, aligned: Aligned) -> None:
+    queries, cold = problem.split.cold.queries(), np.arange(ITEMS - COLD, ITEMS)
+    np.testing.assert_allclose(aligned.all_new().score(queries, cold), aligned.score(queries, cold), atol=1e-4)
+    assert not np.allclose(aligned.all_new().score(queries, np.arange(9)), aligned.score(queries, np.arange(9)), atol=1e-2)
+
+
 def test_losses_and_gradients_equal_a_slow_reference() -> None:
     """User by user, item by item, dimension by dimension."""
     torch.manual_seed(0)
