@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipelines.commands.a_llmrec import a_llmrec
 from pipelines.commands.board import board
 from pipelines.commands.cold_board import cold_board
 from pipelines.commands.compare import compare
@@ -186,6 +187,7 @@ app.command(rich_help_panel="Measuring")(compare)
 app.command(name="cold-board", rich_help_panel="Measuring")(cold_board)
 app.command(name="embedding-board", rich_help_panel="Measuring")(embedding_board)
 app.command(name="lite-llm", rich_help_panel="Measuring")(lite_llm)
+app.command(name="a-llmrec", rich_help_panel="Measuring")(a_llmrec)
 app.command(name="tag-board", rich_help_panel="Measuring")(tag_board)
 
 
