@@ -1,4 +1,4 @@
-"""`broken`: links and anchors of a built site that lead nowhere. Addresses of other hosts are not asked."""
+"""`broken`: links and anchors of a built site that lead nowhere, and what a page would fetch from another host, which is not asked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ OUTSIDE = {"http", "https", "mailto", "data", "javascript"}
 
 
 class _Page(HTMLParser):
-    """ids: anchors of the page.  links: (attribute, value) of what it names."""
+    """ids: anchors of the page.  links: what it names.  fetched: of these, what a browser asks for by itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
+        self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
@@ -25,6 +26,8 @@ class _Page(HTMLParser):
                 self.ids.add(value)
             elif name in ("href", "src"):
                 self.links.append(value)
+                if tag in ("script", "img", "link", "iframe"):
+                    self.fetched.append(value)
 
 
 def read(path: Path) -> _Page:
@@ -42,6 +45,7 @@ def broken(site: Path) -> list[str]:
         for link in page.links:
             if problem := _problem(link, path, site, pages):
                 found.append(f"{path.relative_to(site)}: {link!r}: {problem}")
+        found += [f"{path.relative_to(site)}: {link!r}: fetched from another host" for link in page.fetched if urlsplit(link).netloc]
     return found
 
 

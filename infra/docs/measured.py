@@ -17,6 +17,9 @@ PARTS = {
 """File of a board -> what it is called in the navigation; others keep their name."""
 
 
+_WIDE = "---\nhide: [toc]\n---\n\n"
+
+
 def write(root: Path, folder: Path) -> None:
     """root: of the repository."""
     boards = root / "experiments" / "boards"
@@ -35,10 +38,10 @@ def write(root: Path, folder: Path) -> None:
             text = path.read_text(encoding="utf-8")
             told = PARTS.get(path.stem, path.stem.replace("_", " "))
             name = f"{dataset.name}-{path.stem}.md"
-            (folder / name).write_text(text if text.startswith("# ") else f"# {dataset.name}: {told}\n\n{text}", encoding="utf-8")
+            (folder / name).write_text(_WIDE + (text if text.startswith("# ") else f"# {dataset.name}: {told}\n\n{text}"), encoding="utf-8")
             lines.append(f"- {dataset.name}: [{told}]({name})")
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "methods.md").write_text(results.page(boards), encoding="utf-8")
+    (folder / "methods.md").write_text(_WIDE + results.page(boards), encoding="utf-8")
     timings = root / "benchmarks" / "results"
     (folder / "benchmarks.md").write_text(_benchmarks((timings / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
     for picture in timings.glob("*.png"):

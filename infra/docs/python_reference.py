@@ -91,9 +91,11 @@ def _first_line(text: str | None) -> str:
 
 def _page(group: str, members: list[Module]) -> str:
     title = PACKAGE if group == PACKAGE else f"{PACKAGE}.{group}"
-    lines = [f"# {title}", "", "Made of the docstrings by `make docs`; do not edit.", ""]
+    lines = [f"# {title} {{ #{anchor(title)} }}", "", "Made of the docstrings by `make docs`; do not edit.", ""]
     for module in members:
-        lines += [f"## {module.name} {{ #{anchor(module.name)} }}", "", docstring(ast.get_docstring(module.tree)), ""]
+        if module.name != title:
+            lines += [f"## {module.name} {{ #{anchor(module.name)} }}", ""]
+        lines += [docstring(ast.get_docstring(module.tree)), ""]
         for name, node, told in _definitions(module.tree.body):
             lines += [f"### {name} {{ #{anchor(module.name, name)} }}", "", *_rendered(name, node, told)]
     return "\n".join(lines) + "\n"
@@ -158,8 +160,10 @@ def _inline(told: str) -> str:
 
 def _assignment(name: str, node: ast.stmt) -> str:
     value = node.value if isinstance(node, ast.AnnAssign | ast.Assign) else None
-    of_several = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-    shown = "" if value is None or of_several else f" = {ast.unparse(value)}".replace("`", "'")
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        names = [target.id if isinstance(target, ast.Name) else "" for target in node.targets[0].elts]
+        value = node.value.elts[names.index(name)] if isinstance(node.value, ast.Tuple) and len(node.value.elts) == len(names) else None
+    shown = "" if value is None else f" = {ast.unparse(value)}".replace("`", "'")
     annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
     return f"{name}{annotation}{shown if len(shown) <= _LONGEST_VALUE else ' = ...'}"
 

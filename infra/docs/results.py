@@ -15,13 +15,13 @@ NOTHING = "Not measured yet."
 
 @dataclass(frozen=True)
 class Method:
-    """models: names on boards.  lines: names on boards of embeddings.  folders: boards of another form, whose tables are named."""
+    """models: names on boards.  lines: names on boards of embeddings.  group: of lines on boards of node classification, which are named."""
 
     slug: str
     title: str
     models: str = "(?!)"
     lines: str = "(?!)"
-    folders: str = "(?!)"
+    group: str = ""
 
 
 METHODS = (
@@ -30,8 +30,8 @@ METHODS = (
     Method("whitening", "Whitening", lines="(minilm|minilm_titles|smollm2|tfidf|image)(-|$)"),
     Method("a-llmrec", "A-LLMRec", models="(a_llmrec|allmrec|aligned)"),
     Method("lite-llm4rec", "Lite-LLM4Rec", models="(lite_|generative)"),
-    Method("tape", "TAPE", models=".*tape", folders="tag_"),
-    Method("llm4ng", "LLM4NG", models="graph_imagined", folders="tag_"),
+    Method("tape", "TAPE", models=".*tape", group="tape"),
+    Method("llm4ng", "LLM4NG", models="graph_imagined", group="shots"),
     Method("promptreps", "PromptReps", lines="promptreps"),
     Method("notellm-2", "NoteLLM-2", lines="joint"),
     Method("fine-tuning", "Fine-tuned encoders", models="fused_tuned", lines=".*tuned"),
@@ -47,7 +47,7 @@ def page(boards: Path) -> str:
         "",
     ]
     for method in METHODS:
-        found = [*_models(boards, method), *_lines(boards, method), *_folders(boards, method)]
+        found = [*_models(boards, method), *_lines(boards, method), *_nodes(boards, method)]
         lines += [f"## {method.title} {{ #{method.slug} }}", "", *(found or [NOTHING, ""])]
     return "\n".join(lines) + "\n"
 
@@ -87,10 +87,14 @@ def _lines(boards: Path, method: Method) -> Iterator[str]:
         yield from [*rows, ""]
 
 
-def _folders(boards: Path, method: Method) -> Iterator[str]:
-    for dataset in sorted(path for path in boards.iterdir() if path.is_dir() and re.match(method.folders, path.name)):
-        for file in sorted(dataset.glob("*.md")):
-            yield f"- [{dataset.name}: {file.stem.replace('_', ' ')}]({dataset.name}-{file.stem}.md)"
+def _nodes(boards: Path, method: Method) -> Iterator[str]:
+    found = False
+    for file in sorted(boards.glob("tag_*/board.json")):
+        lines = json.loads(file.read_text(encoding="utf-8"))["lines"]
+        if count := sum(line["group"] == method.group for line in lines):
+            found = True
+            yield f"- Node classification, {count} lines: {_board(file.parent, 'board')}"
+    if found:
         yield ""
 
 

@@ -18,6 +18,7 @@ def test_broken_links_and_anchors_are_found(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         '<h1 id="top"></h1><a href="a/b.html#there">1</a><a href="a/b.html#gone">2</a><a href="a/none.html">3</a><a href="#top">4</a>'
         '<a href="https://example.com/x">5</a><a href="../outside.html">6</a><img src="a/p%20q.png"><a href="a/">7</a>'
+        '<script src="https://example.com/a.js"></script>'
     )
     (tmp_path / "a" / "b.html").write_text('<p id="there"></p><a href="../index.html#top">1</a><a href="/index.html">2</a>')
     (tmp_path / "a" / "index.html").write_text("")
@@ -26,6 +27,7 @@ def test_broken_links_and_anchors_are_found(tmp_path: Path) -> None:
         "index.html: 'a/b.html#gone': no such anchor",
         "index.html: 'a/none.html': no such file",
         "index.html: '../outside.html': no such file",
+        "index.html: 'https://example.com/a.js': fetched from another host",
     ]
 
 
