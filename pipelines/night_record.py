@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from recsys.artifacts.atomic import read_json, write_json
+from recsys.artifacts.atomic import crash_point, read_json, write_json
 
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 
@@ -57,7 +57,10 @@ class NightBook:
         return self.write(Night(str(day), config, champion, earlier.day if earlier else None, started=_now()))
 
     def end(self, night: Night, state: str, outcome: str, reason: str, *, artifacts: dict[str, str] | None = None, version: str | None = None) -> Night:
-        return self.write(replace(night, state=state, outcome=outcome, reason=reason, ended=_now(), artifacts=artifacts or {}, version=version))
+        crash_point("night ends")
+        ended = self.write(replace(night, state=state, outcome=outcome, reason=reason, ended=_now(), artifacts=artifacts or {}, version=version))
+        crash_point("night ended")
+        return ended
 
     def last_done(self, before: date) -> Night | None:
         """The newest night before `before` that went through to the end."""

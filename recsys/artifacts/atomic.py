@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -20,36 +21,27 @@ CRASH_VARIABLE = "RECSYS_CRASH_AT"
 def crash_point(name: str) -> None:
     """A moment at which a test may kill this process: just before and just after something becomes visible to others.
 
-    RECSYS_CRASH_AT=N kills (SIGKILL, nothing is cleaned up) at the N-th point that this process passes; RECSYS_CRASH_AT=FILE appends the
-    name of every point to a file. Unset, as always outside tests, this does nothing.
+    RECSYS_CRASH_AT=N kills it (SIGKILL, nothing is cleaned up) at the N-th point that it passes. Unset, as always outside tests, this
+    does nothing.
     """
     if _crash is not None:
         _crash(name)
 
 
-def arm_crash(at: str | None) -> None:
-    """What RECSYS_CRASH_AT does at import; None disarms."""
+def arm_crash(act: Callable[[str], None] | None) -> None:
+    """What each `crash_point` does from now on, given its name; None: nothing."""
     global _crash
-    _crash = None if at is None else _Crash(at)
+    _crash = act
 
 
-class _Crash:
-    def __init__(self, at: str) -> None:
-        self._left = int(at) if at.isdigit() else 0
-        self._file = None if at.isdigit() else Path(at)
-
-    def __call__(self, name: str) -> None:
-        if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(name + "\n")
-            return
-        self._left -= 1
-        if not self._left:
-            os.kill(os.getpid(), signal.SIGKILL)
+def crash_at(number: int) -> Callable[[str], None]:
+    left = itertools.count(number - 1, -1)
+    return lambda name: None if next(left) else os.kill(os.getpid(), signal.SIGKILL)
 
 
 _crash: Callable[[str], None] | None = None
-arm_crash(os.environ.get(CRASH_VARIABLE))
+if CRASH_VARIABLE in os.environ:
+    arm_crash(crash_at(int(os.environ[CRASH_VARIABLE])))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
