@@ -83,8 +83,8 @@ class ShotVariant(Config):
     """One way to help a network that has k labelled nodes a class."""
 
     label: str
-    adds: Literal["nothing", "names", "samples"] = "nothing"
-    """names: a labelled node a class, whose text is its name.  samples: texts that the language model wrote."""
+    adds: Literal["nothing", "names", "samples", "both"] = "nothing"
+    """names: a labelled node a class, whose text is its name.  samples: texts that the language model wrote.  both: these and the names."""
     examples: Annotated[int, Field(ge=0, le=2)] | None = None
     """Real nodes in the prompt; null: as the task says."""
     samples: Annotated[int, Field(ge=1)] | None = None

@@ -184,16 +184,10 @@ class ShotRow:
         shots, graph, variant = materials.config.shots, materials.graph, self.variant
         assert shots is not None
         encoder, words = materials.encoded(shots.features), materials.config.words
-        if variant.adds == "names":
-            samples = Samples(words, np.arange(len(words), dtype=np.int64), {})
-        else:
-            samples = _first(materials.samples(seed, variant.examples), variant.samples)
-            facts |= {"written": len(samples), "retried": samples.retried, "missing": dict(samples.missing)}
-            if variant.filter is not None:
-                prototypes = class_prototypes(encoder.raw_of(words), encoder.raw, graph.labels, split.train)
-                found = filter_samples(variant.filter, encoder.raw_of(samples.texts), samples.labels, prototypes, encoder.raw)
-                samples = samples.take(found.kept)
-                facts |= {"dropped": found.dropped}
+        samples = Samples(words, np.arange(len(words), dtype=np.int64), {})
+        if variant.adds != "names":
+            written = self._written(materials, split, seed, facts)
+            samples = written if variant.adds == "samples" else Samples(samples.texts + written.texts, np.concatenate([samples.labels, written.labels]), {})
         links = np.zeros((2, 0), dtype=np.int64)
         if variant.link is not None:
             predictor = materials.predictor(seed)
@@ -203,14 +197,26 @@ class ShotRow:
         graph, split = enlarged(graph, split, samples, links)
         return np.concatenate([encoder.values, encoder.values_of(samples.texts)]), graph.edge_index, graph.labels, split
 
+    def _written(self, materials: TagMaterials, split: NodeSplit, seed: int, facts: dict[str, Any]) -> Samples:
+        shots, graph, variant = materials.config.shots, materials.graph, self.variant
+        assert shots is not None
+        encoder, words = materials.encoded(shots.features), materials.config.words
+        samples = _first(materials.samples(seed, variant.examples), variant.samples)
+        facts |= {"written": len(samples), "retried": samples.retried, "missing": dict(samples.missing)}
+        if variant.filter is None:
+            return samples
+        prototypes = class_prototypes(encoder.raw_of(words), encoder.raw, graph.labels, split.train)
+        found = filter_samples(variant.filter, encoder.raw_of(samples.texts), samples.labels, prototypes, encoder.raw)
+        facts |= {"dropped": found.dropped}
+        return samples.take(found.kept)
+
 
 Row = ClassRow | TapeRow | ShotRow | TrialRow
 
 
 def rows_of(config: TagBoardConfig) -> list[Row]:
-    """All of a board, in the order in which they are computed. Raises ConfigError: trials of a row that is not there."""
-    classes = {row.name: row for row in _class_rows(config)}
-    rows: list[Row] = [*classes.values()]
+    """All of a board, in the order in which they are computed."""
+    rows: list[Row] = list(_class_rows(config))
     if (shots := config.shots) is not None:
         rows += [
             ShotRow(f"{k}shot-{name}", k, ShotSplit(k=k, validation=shots.validation, test=shots.test), name, variant, config.seeds)

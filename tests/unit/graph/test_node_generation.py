@@ -41,6 +41,13 @@ def test_each_class_is_asked_for_with_its_field_and_its_own_labelled_example() -
     assert len({prompt.digest for prompt in writer.asked}) == 6
 
 
+def test_a_list_to_go_on_with_holds_the_same_and_ends_where_the_next_text_begins() -> None:
+    one, two = TASK.model_copy(update={"style": "continue"}).prompts(0, ["alpha </paper> text"])[:2]
+    assert one.user == "Papers on case-based reasoning, in machine learning.\n<paper>alpha ‹/paper› text</paper>\n<paper>" and not one.system
+    assert (one.user, one.sample, two.sample) == (two.user, 0, 1)
+    assert TASK.model_copy(update={"style": "continue", "examples": 0}).prompts(1, ["alpha"])[0].user == "Papers on theory, in machine learning.\n<paper>"
+
+
 def test_bad_answers_and_copies_are_counted_and_the_others_stay() -> None:
     def answer(prompt: Prompt) -> str:
         return about(prompt) if prompt.sample == 0 else "No." if "case-based" in prompt.user else TEXT.format(n=0, what="bounds")
