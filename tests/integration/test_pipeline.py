@@ -29,7 +29,7 @@ backbone: &model
   encoder: {{dim: 16, max_length: 20}}
   training: {{epochs: {epochs}, patience: {epochs}}}
 rank: *model
-publish: {{parity_users: 20, parity_items: 20}}
+publish: {{parity_users: 20, parity_items: 20, gate: {{latency_ms: 1000}}}}
 runtime: {{root: {folder}/root, executor: local}}
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 import recsys
 from recsys.errors import ArtifactError, ConfigError
-from recsys.tracking import CHAMPION, Tracker, default_tracking_uri, flatten, metric_name, resolve
+from recsys.tracking import CHAMPION, REPLACED_TAG, ROLLED_BACK_TAG, Tracker, default_tracking_uri, flatten, metric_name, resolve
 from tests.serving import making
 
 
@@ -95,3 +95,46 @@ def _check_pyfunc(folder: Path, expected: list[str]) -> None:
 
     model = mlflow.pyfunc.load_model(str(folder))
     assert model.predict(pd.DataFrame({"user_id": ["u1"]}))["item_id"].tolist() == expected
+
+
+def test_promotions_remember_whom_they_replaced_and_a_rollback_goes_back(tmp_path: Path) -> None:
+    tracker = Tracker(default_tracking_uri(tmp_path / "root"), "test")
+    with pytest.raises(ConfigError, match="no champion in the registry"):
+        tracker.rollback("m")
+    for number in (1, 2, 3):
+        with tracker.run("r") as run:
+            run.log_files(_file(tmp_path / "note.txt", str(number)), "notes")
+            version = tracker.register("m", making.bundle(tmp_path / f"b{number}").path, run_id=run.run_id, tags={"night": str(number)})
+        for _ in range(2):  # again: nothing changes
+            tracker.promote("m", version)
+    assert [v.tags.get(REPLACED_TAG) for v in tracker.versions("m")] == [None, "1", "2"]
+    found = tracker.find("m", {"night": "2"})
+    assert found is not None and found.version == "2" and tracker.find("m", {"night": "9"}) is None
+    assert (tracker.file_of(found, "notes/note.txt") or Path()).read_text() == "2" and tracker.file_of(found, "notes/other") is None
+
+    assert tracker.rollback("m", "too slow") == ("3", "2")
+    assert tracker.version("m", "3").tags[ROLLED_BACK_TAG].endswith("Z too slow")
+    assert tracker.rollback("m") == ("2", "1")
+    with pytest.raises(ConfigError, match="version 1 is the first champion"):
+        tracker.rollback("m")
+    tracker.promote("m", "3")
+    assert tracker.version("m", "3").tags[REPLACED_TAG] == "1" and tracker.rollback("m") == ("3", "1")
+    with pytest.raises(ConfigError, match="no version 7"):
+        tracker.version("m", "7")
+
+
+def test_a_version_whose_files_are_gone_is_not_rolled_back_to(tmp_path: Path) -> None:
+    tracker = Tracker(default_tracking_uri(tmp_path / "root"), "test")
+    for number in (1, 2):
+        with tracker.run("r") as run:
+            tracker.promote("m", tracker.register("m", making.bundle(tmp_path / f"b{number}").path, run_id=run.run_id))
+    (tracker.resolve("models:/m/1").path / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"no manifest\.json"):
+        tracker.rollback("m")
+    champion = tracker.champion("m")
+    assert champion is not None and champion.version == "2"
+
+
+def _file(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
