@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _FENCE = re.compile(r"^(?P<margin> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=margin)```", re.MULTILINE | re.DOTALL)
+_ENDS = {"|", "||", "&&", "&", ";", ">", ">>", "<", "2>&1"}
+"""What ends the words of a command; what follows is another, or a file."""
 _INLINE = re.compile(r"`(recsys [^`\n]+)`")
 
 
@@ -34,7 +36,7 @@ def blocks(text: str, *languages: str) -> list[Block]:
 
 
 def commands(text: str) -> Iterator[tuple[str, ...]]:
-    """The words of each command of the page's shell blocks, without comments and without assignments before it."""
+    """The words of the first command of each line of the page's shell blocks, without comments and without assignments before it."""
     plain = {block.line: block for block in blocks(text, "sh", "bash", "")}
     for block in plain.values():
         for line in block.code.replace("\\\n", " ").splitlines():
@@ -44,7 +46,8 @@ def commands(text: str) -> Iterator[tuple[str, ...]]:
                 continue  # no line of a shell
             while words and re.match(r"^[A-Z_]+=", words[0]):
                 words = words[1:]
-            if words:
+            ends = [place for place, word in enumerate(words) if word in _ENDS]
+            if words := words[: ends[0]] if ends else words:
                 yield tuple(words)
 
 

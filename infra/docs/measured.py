@@ -40,6 +40,9 @@ def write(root: Path, folder: Path) -> None:
             name = f"{dataset.name}-{path.stem}.md"
             (folder / name).write_text(_WIDE + (text if text.startswith("# ") else f"# {dataset.name}: {told}\n\n{text}"), encoding="utf-8")
             lines.append(f"- {dataset.name}: [{told}]({name})")
+    for path in sorted(boards.glob("*.md")):
+        (folder / f"{path.stem}-record.md").write_text(_WIDE + path.read_text(encoding="utf-8"), encoding="utf-8")
+        lines.append(f"- [{path.stem.replace('_', ' ')}]({path.stem}-record.md)")
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "methods.md").write_text(_WIDE + results.page(boards), encoding="utf-8")
     timings = root / "benchmarks" / "results"
