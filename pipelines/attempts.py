@@ -69,12 +69,15 @@ def within(seconds: float, what: str, *, grace: float = GRACE_SECONDS) -> Iterat
     last_resort = threading.Timer(seconds + grace, os._exit, (EXIT_RETRY,))
     last_resort.daemon = True
     last_resort.start()
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    started = time.monotonic()
+    waiting, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if waiting:  # somebody else's alarm goes on
+            signal.setitimer(signal.ITIMER_REAL, max(waiting - (time.monotonic() - started), 0.001), interval)
         last_resort.cancel()
 
 

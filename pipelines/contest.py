@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from pipelines import embed, ingest, rank, split
 from pipelines.stage import Inputs, Surroundings
-from pipelines.window import window_cases
+from pipelines.window import window_cases, window_users
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import write_json
 from recsys.config import Config
 from recsys.data.sequences import Sequences
-from recsys.data.split import Cases, Split
+from recsys.data.split import Split
 from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.table import EmbeddingTable
 from recsys.errors import DataError
@@ -71,10 +71,12 @@ class Champion:
 
 def run(config: ContestConfig, inputs: Inputs, folder: Path, surroundings: Surroundings, *, champion: Champion | None) -> Mapping[str, Any]:
     data_split, interactions = split.load(inputs["split"]), ingest.load(inputs["data"]).interactions
-    cases = _drawn(config, window_cases(interactions, config.start, most=config.cases_a_user))
-    users = np.unique(cases.user_nums)
+    users = window_users(interactions, config.start)
+    if len(users) > config.users:
+        users = np.sort(numpy_generator(config.seed, "contest").choice(users, config.users, replace=False))
     if len(users) < config.fewest_users:
         raise DataError(f"{len(users)} users have an event in the window and one before it, {config.fewest_users} are needed to judge by")
+    cases = window_cases(interactions, config.start, users, most=config.cases_a_user)
     incomparable = "" if champion is None else _incomparable(champion, config)
     contestants: dict[str, Callable[[], Scorer]] = {"popularity": lambda: Popularity.fit(data_split), CHALLENGER: lambda: rank.load(inputs["rank"])}
     if champion is not None and not incomparable:
@@ -170,13 +172,3 @@ def _incomparable(champion: Champion, config: ContestConfig) -> str:
     if champion.trained_until > config.start:
         return f"the champion (version {champion.version}) was trained on events of this window; run for a newer day"
     return ""
-
-
-def _drawn(config: ContestConfig, cases: Cases) -> Cases:
-    users = np.unique(cases.user_nums)
-    if len(users) <= config.users:
-        return cases
-    chosen = numpy_generator(config.seed, "contest").choice(users, config.users, replace=False)
-    rows = np.flatnonzero(np.isin(cases.user_nums, chosen)).tolist()
-    inputs = Sequences.of_rows([cases.inputs[row] for row in rows])
-    return Cases(cases.user_nums[rows], inputs, Sequences.of_rows([cases.seen[row] for row in rows]), cases.targets[rows])

@@ -17,6 +17,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.leaks import assert_sound_split
 from recsys.data.split import Cases, Split, SplitConfig, make_split
 from recsys.errors import DataError
+from recsys.types import IntArray
 
 VERSION = 1
 
@@ -48,15 +49,21 @@ def window_split(config: WindowConfig, interactions: Interactions) -> Split:
     return make_split(SplitConfig(protocol="global_temporal", validation_from=validation_from, test_from=(before + 0.5) / total), interactions)
 
 
-def window_cases(interactions: Interactions, start: int, *, most: int) -> Cases:
-    """Every event in the window as a target, at most the first `most` of a user with any event before it; all that the user did until then
-    is its history, earlier events of the window among it: the live service knows them too."""
+def window_users(interactions: Interactions, start: int) -> IntArray:
+    """int64: users with an event in the window and one before it, ascending."""
+    total = np.bincount(interactions.user_nums, minlength=len(interactions.users))
+    before = np.bincount(interactions.user_nums[interactions.times < start], minlength=len(interactions.users))
+    return np.flatnonzero((before > 0) & (before < total)).astype(np.int64)
+
+
+def window_cases(interactions: Interactions, start: int, user_nums: IntArray, *, most: int) -> Cases:
+    """Every event in the window of each of `user_nums` as a target, at most the first `most`; all that the user did until then is its history,
+    earlier events of the window among it: the live service knows them too."""
     histories, times = interactions.sequences(), interactions.times
     rows = []
-    for user_num, (begin, end) in enumerate(zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist(), strict=True)):
+    for user_num in user_nums.tolist():
+        begin, end = histories.offsets[user_num : user_num + 2].tolist()
         first = begin + int(np.searchsorted(times[begin:end], start))
-        if first == begin:
-            continue
         for place in range(first, min(end, first + most)):
             history = histories.item_nums[begin:place]
             rows.append((user_num, history, history, int(histories.item_nums[place])))

@@ -69,12 +69,14 @@ def test_a_stage_that_takes_too_long_is_stopped_and_tried_again() -> None:
     assert "stage embed:words took longer than 0.05 s" in tried.told[0][2]
 
 
-def test_a_limit_leaves_no_alarm_behind() -> None:
-    before = signal.getsignal(signal.SIGALRM)
+def test_a_limit_leaves_the_alarm_of_others_as_it_was() -> None:
+    handler, waiting = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
     with within(0.05, "a block"):
         pass
     time.sleep(0.1)
-    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is handler
+    left = signal.getitimer(signal.ITIMER_REAL)[0]
+    assert left == 0 if not waiting else waiting - 60 < left < waiting
 
 
 def test_a_block_that_does_not_come_back_ends_the_process() -> None:
@@ -85,7 +87,7 @@ def test_a_block_that_does_not_come_back_ends_the_process() -> None:
         "        try: time.sleep(1)\n"
         "        except Exception: pass\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 75
+    assert subprocess.run([sys.executable, "-c", code], timeout=250).returncode == 75
 
 
 def test_sigterm_is_heard_once_and_no_handler_swallows_it() -> None:

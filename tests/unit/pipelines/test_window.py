@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.window import WindowConfig, window_cases, window_split
+from pipelines.window import WindowConfig, window_cases, window_split, window_users
 from recsys.data.catalog import ItemCatalog
 from recsys.data.interactions import Interactions
 from recsys.data.leaks import assert_sound_split
@@ -33,10 +33,12 @@ def test_training_ends_before_validation_and_validation_before_the_window() -> N
 
 
 def test_every_event_of_the_window_is_a_case_with_all_before_it() -> None:
-    cases = window_cases(interactions(), 100, most=20)
+    users = window_users(interactions(), 100)
+    assert users.tolist() == [0, 1]
+    cases = window_cases(interactions(), 100, users, most=20)
     assert cases.user_nums.tolist() == [0, 0, 1] and cases.targets.tolist() == [3, 4, 7]
     assert [row.tolist() for row in cases.inputs] == [[0, 1, 2], [0, 1, 2, 3], [5, 6]]
-    assert window_cases(interactions(), 100, most=1).targets.tolist() == [3, 7]
+    assert window_cases(interactions(), 100, users[1:], most=1).targets.tolist() == [7]
 
 
 def test_the_share_does_not_fall_beside_the_window_for_any_size() -> None:
