@@ -21,6 +21,7 @@ from recsys.serving.golden import Golden, golden_requests
 from recsys.serving.lane import BusyError, Lane
 from recsys.serving.memory_features import MemoryFeatures
 from recsys.serving.nesting import deeper_than
+from recsys.serving.problems import rendered
 from recsys.serving.rate import Rates
 from recsys.serving.user_states import UserState, UserStates
 from tests.serving import making
@@ -193,3 +194,11 @@ def test_golden_requests_know_their_model_and_no_other(tmp_path: Path) -> None:
     damaged = Golden(golden[1].history, golden[1].candidates, (float("nan"),) * len(golden[1].candidates))
     with pytest.raises(ArtifactError, match="golden request"):
         damaged.check(ranker)
+
+
+def test_answers_are_json_whatever_they_hold() -> None:
+    scores = np.random.default_rng(0).normal(size=200).astype(np.float32).tolist()
+    content = {"scores": scores, "id": 'odd/<b>"&é 😀\u0000\u202e', "none": None, "yes": True, "n": 10**15}
+    assert json.loads(rendered(content)) == content  # every float comes back as it was
+    assert json.loads(rendered({"id": "\ud800"})) == {"id": "\ud800"}
+    assert json.loads(rendered([float("nan"), float("inf")])) == [None, None]
