@@ -45,7 +45,7 @@ app = typer.Typer(
     [bold]recsys run CONFIG[/] goes from raw data to a registered model, an index and a live scorer; what is done already is not done again.
     [bold]recsys init[/] writes a config for your own files. [bold]recsys doctor[/] checks this machine.
 
-    Exit codes: 0 fine, 64 bad config, 65 bad data, 75 try again.""",
+    Exit codes: 0 fine, 64 bad config, 65 bad data, 75 try again, 143 stopped by SIGTERM.""",
 )
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, for example experiments/configs/ml-100k/default.yaml")]
@@ -196,7 +196,10 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app(standalone_mode=False)
+        # Not in its own mode, the parser hands the code of a typer.Exit back in place of raising it.
+        code = app(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except typer.Exit as exit_request:
         sys.exit(exit_request.exit_code)
     except (typer.Abort, KeyboardInterrupt):
