@@ -87,12 +87,18 @@ class ShotVariant(Config):
     """names: a labelled node a class, whose text is its name.  samples: texts that the language model wrote.  both: these and the names."""
     examples: Annotated[int, Field(ge=0, le=2)] | None = None
     """Real nodes in the prompt; null: as the task says."""
+    style: Literal["request", "continue"] | None = None
+    """Of the prompt; null: as the task says."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Of the loss of an added node, where that of a real one counts 1."""
     samples: Annotated[int, Field(ge=1)] | None = None
     """Texts a class that are taken, the first ones; null: all."""
     filter: SampleFilterConfig | None = SampleFilterConfig()
     """Of samples; null: all stay."""
     link: LinkConfig | None = LinkConfig()
     """Edges of what is added; null: none."""
+    seeds: Annotated[int, Field(ge=1)] | None = None
+    """Null: as many as the board; fewer for those that cost a prompt a seed."""
 
 
 class ShotsConfig(Config):
@@ -106,6 +112,8 @@ class ShotsConfig(Config):
     task: dict[str, Any] = Field(default_factory=dict)
     """A `WritingTask` without its classes."""
     writer: GeneratorConfig
+    list_writer: GeneratorConfig | None = None
+    """Of prompts of the style "continue"; null: `writer`."""
     predictor: EdgePredictorConfig = EdgePredictorConfig()
     variants: dict[Name, ShotVariant]
     against: tuple[str, ...] = ()
@@ -178,9 +186,11 @@ class TagBoardConfig(Config):
         assert self.tape is not None
         return LikelihoodRankerConfig.parse({**self.tape.ranker, "options": self.words}, source="tape.ranker") if self.tape.ranker is not None else None
 
-    def writing_task(self, examples: int | None = None) -> WritingTask:
+    def writing_task(self, variant: ShotVariant | None = None) -> WritingTask:
+        """What is asked for a variant; None: what the variants begin with."""
         assert self.shots is not None
-        own = {} if examples is None else {"examples": examples}
+        stated = {} if variant is None else {"examples": variant.examples, "style": variant.style}
+        own = {name: value for name, value in stated.items() if value is not None}
         return WritingTask.parse({**self.shots.task, "classes": self.words, **own}, source="shots.task")
 
     @property

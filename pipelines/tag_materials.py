@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.progress import Reporter
-from pipelines.tag_config import EncoderFeatures, TagBoardConfig
+from pipelines.tag_config import EncoderFeatures, ShotVariant, TagBoardConfig
 from pipelines.tag_features import EncodedVectors, TfidfVectors
 from recsys.config import digest_of
 from recsys.errors import ConfigError
@@ -33,7 +33,7 @@ class TagMaterials:
         self.config, self.costs = config, costs
         self._root, self._reporter = root, reporter
         self._features: dict[str, TfidfVectors | EncodedVectors] = {}
-        self._samples: dict[tuple[int, int | None], Samples] = {}
+        self._samples: dict[tuple[int, str], Samples] = {}
         self._predictors: dict[int, EdgePredictor] = {}
 
     @cached_property
@@ -76,20 +76,22 @@ class TagMaterials:
         writer, ranker = self._tape_generators
         return digest_of([self.config.explain_task().model_dump(mode="json"), writer.generator_id, ranker.generator_id if ranker else None])
 
-    def samples(self, seed: int, examples: int | None) -> Samples:
-        """Texts of each class; the examples in their prompts are the nodes of one shot of this seed. examples: as of a variant."""
-        if (seed, examples) not in self._samples:
+    def samples(self, seed: int, variant: ShotVariant) -> Samples:
+        """Texts of each class; the examples in their prompts are the nodes of one shot of this seed."""
+        kept = (seed, self.samples_id(variant))
+        if kept not in self._samples:
             shots = self.config.shots
             assert shots is not None
             train = split_nodes(ShotSplit(k=1, validation=shots.validation, test=shots.test), self.graph, seed).train
-            task = self.config.writing_task(examples)
+            task = self.config.writing_task(variant)
             with self._reporter.task(f"write, seed {seed}", "texts") as advance:
                 told = Progress(task.samples * len(task.classes), lambda done, total, tokens: advance(done, total, f"{tokens:,} tokens"))
-                self._samples[seed, examples] = write_samples(task, self.graph, train, self._sample_writer, on_done=told)
-        return self._samples[seed, examples]
+                self._samples[kept] = write_samples(task, self.graph, train, self._sample_writers[task.style], on_done=told)
+        return self._samples[kept]
 
-    def samples_id(self, examples: int | None) -> str:
-        return digest_of([self.config.writing_task(examples).model_dump(mode="json"), self._sample_writer.generator_id])
+    def samples_id(self, variant: ShotVariant) -> str:
+        task = self.config.writing_task(variant)
+        return digest_of([task.model_dump(mode="json"), self._sample_writers[task.style].generator_id])
 
     def predictor(self, seed: int) -> EdgePredictor:
         if seed not in self._predictors:
@@ -108,10 +110,12 @@ class TagMaterials:
         )
 
     @cached_property
-    def _sample_writer(self) -> CachedGenerator:
-        assert self.config.shots is not None
-        writer = self.config.shots.writer
-        return self._cached(writer, "generated texts", lambda: load_generator(writer))
+    def _sample_writers(self) -> dict[str, CachedGenerator]:
+        """By the style of the prompt."""
+        shots = self.config.shots
+        assert shots is not None
+        writers = {"request": shots.writer, "continue": shots.list_writer or shots.writer}
+        return {style: self._cached(writer, "generated texts", partial(load_generator, writer)) for style, writer in writers.items()}
 
     def _cached(self, config: Any, name: str, load: Any) -> CachedGenerator:
         cache = GenerationCache(self._root / "generations", config.generator_id, config.identity())

@@ -164,11 +164,12 @@ class ShotRow:
         own = [shots.network.model_dump(mode="json"), materials.features(shots.features).id, variant.adds]
         if variant.adds == "nothing":
             return own
+        own += [variant.weight] if variant.weight != 1 else []
         own += [variant.link.model_dump(mode="json"), shots.predictor.model_dump(mode="json")] if variant.link else []
         if variant.adds == "names":
             return [*own, materials.config.words]
         chosen = variant.model_dump(mode="json", include={"samples", "filter"})
-        return [*own, chosen, materials.config.words, materials.samples_id(variant.examples)]
+        return [*own, chosen, materials.config.words, materials.samples_id(variant)]
 
     def measure(self, materials: TagMaterials, seed: int) -> Cell:
         shots, graph = materials.config.shots, materials.graph
@@ -177,7 +178,8 @@ class ShotRow:
         values, edges, labels, larger = encoder.values, graph.edge_index, graph.labels, split
         if self.variant.adds != "nothing":
             values, edges, labels, larger = self._enlarged(materials, split, seed, facts)
-        found = classify(shots.network, Vectors(values), edges, labels, larger, graph.n_classes, seed=seed)
+        weights = np.where(larger.train < len(graph), 1, self.variant.weight).astype(np.float32) if self.variant.weight != 1 else None
+        found = classify(shots.network, Vectors(values), edges, labels, larger, graph.n_classes, seed=seed, weights=weights)
         return {"values": {ALONE: judged(found.logits, graph.labels, split)}, "facts": facts}
 
     def _enlarged(self, materials: TagMaterials, split: NodeSplit, seed: int, facts: dict[str, Any]) -> tuple[FloatArray, Tensor, IntArray, NodeSplit]:
@@ -201,7 +203,7 @@ class ShotRow:
         shots, graph, variant = materials.config.shots, materials.graph, self.variant
         assert shots is not None
         encoder, words = materials.encoded(shots.features), materials.config.words
-        samples = _first(materials.samples(seed, variant.examples), variant.samples)
+        samples = _first(materials.samples(seed, variant), variant.samples)
         facts |= {"written": len(samples), "retried": samples.retried, "missing": dict(samples.missing)}
         if variant.filter is None:
             return samples
@@ -219,7 +221,7 @@ def rows_of(config: TagBoardConfig) -> list[Row]:
     rows: list[Row] = list(_class_rows(config))
     if (shots := config.shots) is not None:
         rows += [
-            ShotRow(f"{k}shot-{name}", k, ShotSplit(k=k, validation=shots.validation, test=shots.test), name, variant, config.seeds)
+            ShotRow(f"{k}shot-{name}", k, ShotSplit(k=k, validation=shots.validation, test=shots.test), name, variant, variant.seeds or config.seeds)
             for name, variant in shots.variants.items()
             for k in shots.ks
         ]

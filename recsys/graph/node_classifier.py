@@ -45,17 +45,21 @@ class Classified:
 
 
 def classify(
-    config: NodeClassifierConfig, features: NodeFeatures, edge_index: Tensor, labels: IntArray, split: NodeSplit, n_classes: int, *, seed: int
-) -> Classified:
+    config: NodeClassifierConfig, features: NodeFeatures, edge_index: Tensor, labels: IntArray, split: NodeSplit, n_classes: int, *, seed: int,
+    weights: FloatArray | None = None,
+) -> Classified:  # fmt: skip
     """Learn from the labels of `split.train` alone. The labels of `split.validation` choose the epoch, those of `split.test` are not read.
 
     edge_index: int64 (2, E), both directions of an undirected graph.  labels: int64 (n,).  Equal seeds give equal logits.
+    weights: float32, one a node of `split.train`, how much its loss counts; null: all the same.
 
     Raises:
         DataError: sizes that do not fit, or a node to learn from without a label.  NonFiniteError: the loss.
     """
     if len(features) != len(labels):
         raise DataError(f"features of {len(features)} nodes, labels of {len(labels)}")
+    if weights is not None and weights.shape != split.train.shape:
+        raise DataError(f"weights: one a node to learn from, ({len(split.train)},), got {weights.shape}")
     for name, part in (("train", split.train), ("validation", split.validation)):
         if (labels[part] == UNKNOWN).any():
             raise DataError(f"{name} nodes need labels, node {int(part[labels[part] == UNKNOWN][0])} has none")
@@ -63,7 +67,7 @@ def classify(
         torch.manual_seed(derive_seed(seed, "node classifier"))
         inputs = features.module()
         network = nn.ModuleList([inputs, Gnn(config.gnn, inputs.width, n_classes)])
-        return _trained(config, network, edge_index, labels, split)
+        return _trained(config, network, edge_index, labels, split, None if weights is None else torch.from_numpy(weights))
 
 
 def accuracy(logits: FloatArray, labels: IntArray, nodes: IntArray) -> float:
@@ -85,7 +89,9 @@ class _Pass:
         return logits
 
 
-def _trained(config: NodeClassifierConfig, network: nn.ModuleList, edge_index: Tensor, labels: IntArray, split: NodeSplit) -> Classified:
+def _trained(
+    config: NodeClassifierConfig, network: nn.ModuleList, edge_index: Tensor, labels: IntArray, split: NodeSplit, weights: Tensor | None
+) -> Classified:
     train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
     learned, judged = (torch.from_numpy(labels[part].copy()) for part in (split.train, split.validation))
     whole = _Pass(network, edge_index, len(labels), None)
@@ -99,7 +105,10 @@ def _trained(config: NodeClassifierConfig, network: nn.ModuleList, edge_index: T
     for epoch in range(1, config.epochs + 1):
         network.train()
         optimiser.zero_grad()
-        loss = F.cross_entropy(seen()[train], learned, label_smoothing=config.label_smoothing)
+        if weights is None:
+            loss = F.cross_entropy(seen()[train], learned, label_smoothing=config.label_smoothing)
+        else:
+            loss = (F.cross_entropy(seen()[train], learned, label_smoothing=config.label_smoothing, reduction="none") * weights).sum() / weights.sum()
         if not torch.isfinite(loss):
             raise NonFiniteError(f"node classifier: the loss of epoch {epoch} is {loss.item()}; lower learning_rate ({config.learning_rate:g})")
         loss.backward()  # type: ignore[no-untyped-call]

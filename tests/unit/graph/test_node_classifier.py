@@ -86,6 +86,23 @@ def test_ranked_classes_are_learned_even_where_they_are_renamed() -> None:
     assert np.ptp(found.logits[unknown], axis=0).max() == 0  # nothing known is one and the same
 
 
+def test_a_node_of_no_weight_is_not_learned_from() -> None:
+    labels, edges, values, split = communities()
+    wrong = labels.copy()
+    wrong[split.train[:5]] = (wrong[split.train[:5]] + 1) % CLASSES
+    without = NodeSplit(split.train[5:], split.validation, split.test)
+    weights = np.ones(len(split.train), dtype=np.float32)
+    weights[:5] = 0
+    one = classify(FAST, Vectors(values), edges, wrong, split, CLASSES, seed=0, weights=weights)
+    two = classify(FAST, Vectors(values), edges, labels, without, CLASSES, seed=0)
+    np.testing.assert_allclose(one.logits, two.logits, rtol=1e-4, atol=1e-4)
+    even = classify(FAST, Vectors(values), edges, labels, split, CLASSES, seed=0, weights=np.full(len(split.train), 3, dtype=np.float32))
+    plain = classify(FAST, Vectors(values), edges, labels, split, CLASSES, seed=0)
+    np.testing.assert_allclose(even.logits, plain.logits, rtol=1e-3, atol=1e-3)
+    with pytest.raises(DataError, match="weights: one a node"):
+        classify(FAST, Vectors(values), edges, labels, split, CLASSES, seed=0, weights=weights[:3])
+
+
 def test_bad_input_is_refused() -> None:
     labels, edges, values, split = communities()
     with pytest.raises(DataError, match="features of 5 nodes"):
