@@ -37,6 +37,8 @@ from recsys.tracking import RegisteredVersion
 
 VERSION = 2
 FUSED = "fused"
+VERDICT = "gate/verdict.json"
+"""Kept with each version."""
 RELEASE_TAG, TRAINED_UNTIL_TAG, NIGHT_TAG = "recsys.release", "recsys.trained_until", "recsys.night"
 """Of a registered version: hash of all that made it; the first moment, Unix seconds, whose events it has not seen; the day of a nightly run."""
 
@@ -79,6 +81,10 @@ class Registry(Protocol):
     def champion(self, name: str) -> RegisteredVersion | None: ...
     def file_of(self, version: RegisteredVersion, file: str) -> Path | None:
         """A file of the run of a version; None when there is none."""
+        ...
+
+    def registered(self, name: str, release_id: str) -> RegisteredVersion | None:
+        """The version that this release was registered as before; None when it was not."""
         ...
 
     def bundle_of(self, version: RegisteredVersion) -> Path:
@@ -138,7 +144,7 @@ def run(config: ReleaseConfig, inputs: Inputs, folder: Path, surroundings: Surro
         )
         release_id = digest_of([config.digest(), {role: artifact.key for role, artifact in inputs.items()}])
         _require_same_champion(inputs["evaluation"], champion, release_id)
-        verdict = decide(config.publish.gate, evidence)
+        verdict = _verdict_of(registry, registry.registered(config.name, release_id)) or decide(config.publish.gate, evidence)
         write_json(folder / "verdict.json", verdict.to_json())
         saved_figures(inputs["evaluation"], folder / "gate_users.safetensors")
         advance(3, 4, "registry")
@@ -180,6 +186,12 @@ def run(config: ReleaseConfig, inputs: Inputs, folder: Path, surroundings: Surro
         "parity_same_top_10": proof.same_top_10,
         "latency_p99_ms": round(latency, 3),
     }
+
+
+def _verdict_of(registry: Registry, version: RegisteredVersion | None) -> Verdict | None:
+    """A decision that was registered is not made again: the clock may have another opinion of the latency by now."""
+    file = None if version is None else registry.file_of(version, VERDICT)
+    return None if file is None else Verdict.of_json(read_json(file))
 
 
 def _trained_until(inputs: Inputs, data: Ingested) -> int:

@@ -58,11 +58,14 @@ class MlflowRegistry:
     def file_of(self, version: RegisteredVersion, file: str) -> Path | None:
         return self._tracker.file_of(version, file)
 
+    def registered(self, name: str, release_id: str) -> RegisteredVersion | None:
+        return self._tracker.find(name, {RELEASE_TAG: release_id})
+
     def bundle_of(self, version: RegisteredVersion) -> Path:
         return self._tracker.resolve(f"models:/{version.name}/{version.version}").path
 
     def register(self, release: Release) -> str:
-        registered = self._tracker.find(release.name, {RELEASE_TAG: release.tags[RELEASE_TAG]})
+        registered = self.registered(release.name, release.tags[RELEASE_TAG])
         if registered is not None:
             return registered.version
         crash_point("register a version")

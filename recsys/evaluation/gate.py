@@ -137,6 +137,16 @@ class Verdict:
             checks.append({"name": check.name, "outcome": check.outcome.value, "reason": check.reason, "numbers": numbers})
         return {"decision": self.decision, "reason": self.reason, "checks": checks}
 
+    @classmethod
+    def of_json(cls, document: Mapping[str, Any]) -> Verdict:
+        """What `to_json` gave."""
+
+        def check(values: Mapping[str, Any]) -> Check:
+            numbers = {name: math.nan if value is None else float(value) for name, value in values["numbers"].items()}
+            return Check(values["name"], Outcome(values["outcome"]), values["reason"], numbers)
+
+        return cls(tuple(map(check, document["checks"])))
+
 
 def decide(config: GateConfig, evidence: Evidence) -> Verdict:
     """Every check is made, so that the reasons are complete."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.evaluation.bootstrap import resampled_means
-from recsys.evaluation.gate import Evidence, GateConfig, Outcome, Pair, decide, difference
+from recsys.evaluation.gate import Evidence, GateConfig, Outcome, Pair, Verdict, decide, difference
 
 CONFIG = GateConfig()
 GOOD = Evidence(warm=Pair(np.full(100, 0.5), np.full(100, 0.5)), latency_ms=1.0)
@@ -59,6 +59,7 @@ def test_cold_items_that_both_models_miss_are_no_difference() -> None:
     verdict = decide(CONFIG, replace(GOOD, cold=Pair(np.zeros(80), np.zeros(80))))
     assert verdict.promoted and math.isnan(verdict.checks[1].numbers["relative"])
     assert verdict.to_json()["checks"][1]["numbers"]["relative"] is None
+    assert Verdict.of_json(verdict.to_json()).to_json() == verdict.to_json()
     gained = np.zeros(80)
     gained[:20] = 1.0
     assert decide(CONFIG, replace(GOOD, cold=Pair(gained, np.zeros(80)))).promoted
@@ -114,12 +115,12 @@ def test_the_lower_bound_is_that_of_the_normal_approximation() -> None:
 
 
 def test_power_is_how_often_an_equal_challenger_passes() -> None:
-    """300 weeks of equal models; the stated power is the share of them that were promoted, and so is 0.8 at `detectable`."""
+    """200 nights of equal models; the stated power is the share of them that were promoted, and so is 0.8 at `detectable`."""
     config = CONFIG.model_copy(update={"latency_ms": None})
     stated = difference(noisy(0.0, n=400, noise=0.025), tolerance=0.02, confidence=0.95, seed=0)
     assert 0.3 < stated.power_equal < 0.7
     for relative, power in ((0.0, stated.power_equal), (stated.detectable, 0.8)):
-        passed = [decide(config, Evidence(warm=noisy(relative, n=400, noise=0.025, seed=seed))).promoted for seed in range(300)]
+        passed = [decide(config, Evidence(warm=noisy(relative, n=400, noise=0.025, seed=seed))).promoted for seed in range(200)]
         assert np.mean(passed) == pytest.approx(power, abs=0.1)
 
 
