@@ -92,7 +92,7 @@ class ShotVariant(Config):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Of the loss of an added node, where that of a real one counts 1."""
     samples: Annotated[int, Field(ge=1)] | None = None
-    """Texts a class that are taken, the first ones; null: all."""
+    """Texts a class; null: as the task says."""
     filter: SampleFilterConfig | None = SampleFilterConfig()
     """Of samples; null: all stay."""
     link: LinkConfig | None = LinkConfig()
@@ -189,7 +189,7 @@ class TagBoardConfig(Config):
     def writing_task(self, variant: ShotVariant | None = None) -> WritingTask:
         """What is asked for a variant; None: what the variants begin with."""
         assert self.shots is not None
-        stated = {} if variant is None else {"examples": variant.examples, "style": variant.style}
+        stated = {} if variant is None else {"examples": variant.examples, "style": variant.style, "samples": variant.samples}
         own = {name: value for name, value in stated.items() if value is not None}
         return WritingTask.parse({**self.shots.task, "classes": self.words, **own}, source="shots.task")
 

@@ -203,7 +203,7 @@ class ShotRow:
         shots, graph, variant = materials.config.shots, materials.graph, self.variant
         assert shots is not None
         encoder, words = materials.encoded(shots.features), materials.config.words
-        samples = _first(materials.samples(seed, variant), variant.samples)
+        samples = materials.samples(seed, variant)
         facts |= {"written": len(samples), "retried": samples.retried, "missing": dict(samples.missing)}
         if variant.filter is None:
             return samples
@@ -261,11 +261,3 @@ def _class_rows(config: TagBoardConfig) -> Iterator[ClassRow]:
         for features in config.features:
             for network, settings in networks.items():
                 yield ClassRow(f"{split}-{features}-{network}", split, config.splits[split], features, network, settings, config.seeds)
-
-
-def _first(samples: Samples, count: int | None) -> Samples:
-    """The first `count` of each class."""
-    if count is None:
-        return samples
-    places = [np.flatnonzero(samples.labels == label)[:count] for label in np.unique(samples.labels)]
-    return samples.take(np.sort(np.concatenate(places))) if places else samples

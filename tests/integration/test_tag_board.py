@@ -82,6 +82,7 @@ def config_of(folder: Path, **more: Any) -> TagBoardConfig:
                     "names": {"label": "class names", "adds": "names", "link": {"threshold": -1, "minimum": 0}},
                     "written": {"label": "written texts", "adds": "samples", "link": {"threshold": -1, "minimum": 0}, "filter": None},
                     "filtered": {"label": "written texts, filtered", "adds": "samples"},
+                    "fewer": {"label": "one text a class", "adds": "samples", "filter": None, "link": None, "samples": 1},
                     "both": {"label": "texts and names", "adds": "both", "filter": None, "link": None},
                     "bare": {"label": "no edges, no filter, no examples", "adds": "samples", "link": None, "filter": None, "examples": 0},
                 },
@@ -146,6 +147,7 @@ def test_separable_classes_are_found_and_what_is_finished_is_not_computed_again(
     filtered = lines["1shot-filtered"]["facts"]
     assert filtered["added"] + sum(filtered["dropped"].values()) == 5
     assert lines["1shot-names"]["facts"]["added"] == 2 and lines["1shot-both"]["facts"]["added"] == 7
+    assert lines["1shot-fewer"]["facts"]["added"] == 2
     assert set(lines["1shot-written"]["against"]) == {"plain"} and "against" not in lines["1shot-plain"]
     asked = len(fake.asked)
 
