@@ -22,7 +22,7 @@ from benchmarks._markdown import markdown
 from benchmarks._progress import say
 from recsys.artifacts.atomic import write_bytes
 
-NAMES = ("training", "evaluation", "scoring", "item_item", "scaling", "graph", "embedding", "generation", "explain", "engine", "chaos")
+NAMES = ("training", "evaluation", "scoring", "item_item", "scaling", "graph", "embedding", "generation", "explain", "engine", "chaos", "serving")
 RESULTS = Path(__file__).parent / "results"
 
 
