@@ -70,14 +70,14 @@ def large_bundle(n_items: int, n_users: int, history: int) -> Bundle:
     return Bundle(NAME, "large", made, catalog, users, rows, index, "random", {}, {})
 
 
-def ours(port: int, bundle: str = "", large: dict[str, int] | None = None, registry: str = "", poll_seconds: float = 1.0) -> None:
+def ours(port: int, bundle: str = "", large: dict[str, int] | None = None, registry: str = "", poll_seconds: float = 1.0, workers: int = 1) -> None:
     """The service. registry: URI of an MLflow registry whose champion is followed."""
     from recsys.serving.model_source import RegistrySource, open_bundle
     from recsys.serving.server import serve
 
     source = RegistrySource(NAME, "champion", registry) if registry else None
     loaded = large_bundle(**large) if large else open_bundle(source, None) if source is not None else load_bundle(Path(bundle))
-    service = assemble(Recommender(loaded), config=ServiceConfig(queue=1000, deadline_ms=10_000), source=source, poll_seconds=poll_seconds)
+    service = assemble(Recommender(loaded), config=ServiceConfig(workers=workers, queue=1000, deadline_ms=10_000), source=source, poll_seconds=poll_seconds)
     serve(service, port=port, log_level="warning")
 
 

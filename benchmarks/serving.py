@@ -74,6 +74,10 @@ def _ours(size: Size, folder: Path, bundle: str) -> Iterator[dict[str, Any]]:
         for what, requests, rate in _workloads(size, folder):
             yield _row("recsys serve", what, rate, _drive(port, requests, rate, size.seconds))
         say(f"memory {_memory(pid)} MB")
+    with _server("ours", {"bundle": bundle, "workers": 2}) as (port, _):
+        for what, requests, rate in _workloads(size, folder):
+            _drive(port, requests, rate, 2)
+            yield _row("recsys serve, workers: 2", what, rate, _drive(port, requests, rate, size.peer_seconds))
 
 
 def _peers(size: Size, folder: Path, bundle: str) -> Iterator[dict[str, Any]]:
