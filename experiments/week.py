@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(".recsys/week"))
     parser.add_argument("--set", action="append", default=[], help="Passed on to every night.")
+    parser.add_argument("--note", default="", help="A sentence for below the table.")
     parser.add_argument("--story-only", action="store_true", help="Tell it again from the log of an earlier week.")
     options = parser.parse_args()
     log = options.root / "week.jsonl"
@@ -49,7 +50,7 @@ def main() -> None:
             with log.open("a") as file:
                 file.write(json.dumps(found) + "\n")
     runs = [json.loads(line) for line in log.read_text().splitlines()]
-    write_bytes(STORY, story(options.root, runs).encode())
+    write_bytes(STORY, story(options.root, runs, options.note).encode())
     print(f"wrote {STORY}")
 
 
@@ -121,7 +122,7 @@ def corrupted(content: bytes) -> bytes:
     return "\n".join([head, *spoilt, ""]).encode()
 
 
-def story(root: Path, runs: list[dict[str, Any]]) -> str:
+def story(root: Path, runs: list[dict[str, Any]], note: str) -> str:
     lines = [
         "# A week of nightly runs",
         "",
@@ -148,6 +149,7 @@ def story(root: Path, runs: list[dict[str, Any]]) -> str:
             f"{head}| {contest['users']} | {contest['cases']:,} | version {run['champion_before'] or 'none'} | {champion} | {mine} | {bounds} "
             f"| **{run['outcome']}** | {run['exit']} | {run['seconds']:.0f} |"
         )
+    lines += ["", note] if note else []
     lines += ["", "## Why", ""]
     for run in runs:
         lines.append(f"- window {run['window']}, {run['kind']}: {run['reason']}")
@@ -169,6 +171,8 @@ def story(root: Path, runs: list[dict[str, Any]]) -> str:
                 f"Cold targets (no training event) had {min(users):.0f} to {max(users):.0f} users a night. That tells nothing of a relative difference: by "
                 "`few_cold: pass` they do not decide here; the default would hold every such night."
             )
+    if missing := [str(number) for number in range(1, WINDOWS + 1) if not any(run["window"] == number and "checks" in run for run in runs)]:
+        lines += ["", f"Not run to the end yet: windows {', '.join(missing)}; `python experiments/week.py` goes on with them."]
     nights = NightBook((root / "root").absolute(), NAME).nights()
     lines += ["", f"The book of nights holds {len(nights)} days; the last state of each: {', '.join(f'{n.day[5:]} {n.outcome}' for n in nights)}.", ""]
     return "\n".join(lines)
