@@ -110,4 +110,4 @@ def _ledger_is_true(root: Path, kills: int) -> None:
     assert set(done) == there and set(done.values()) == {1}
     book = NightBook(root, "tiny-shop").read(date.fromisoformat(str(days.day(2))))
     assert book is not None and (book.state, book.outcome, book.version) == ("done", "promoted", "2")
-    assert kills - 5 <= book.processes <= kills + 1
+    assert kills - 10 <= book.processes <= kills + 1  # some are killed before the record is opened
