@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-peers
+# Processes of the test run; each holds torch and takes some 2 GB.
+WORKERS := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check format docs serve bench bench-peers lock doctor clean
@@ -29,7 +31,7 @@ run: $(STAMP)  ## The main job: from raw ml-100k to a registered champion, an in
 	$(BIN)/recsys run $(CONFIG)
 
 test: $(STAMP)  ## The whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: $(STAMP)  ## ruff (lint and format), mypy --strict on recsys, import layers
 	$(BIN)/ruff check .

@@ -30,6 +30,19 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.load_profile("default")
 
 
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+STARTS_RAY = ("test_chaos.py", "test_embed_job.py", "test_ray_executor.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes the tests of a file go to one, for they share what its fixtures made; and one takes all clusters of Ray."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path.name in STARTS_RAY else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _unchanged_process() -> Iterator[None]:
     """Put back what libraries keep globally: environment, working folder, torch and numpy state, warning filters."""
