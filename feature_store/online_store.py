@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import prometheus_client  # noqa: F401 (where its values live is decided when it is imported: before Feast can, see `quiet`)
 import yaml
 from pydantic import Field
 
 from recsys.config import Config
 
+SHARED_METRICS = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
 TEMPLATE = Path(__file__).with_name("feature_store.yaml")
 
 
@@ -68,8 +71,10 @@ def forget(folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Feast prints what it does, with a progress bar of its own, and warns of pandas and dask internals."""
+    """Feast prints what it does, with a progress bar of its own, and warns of pandas and dask internals. Its metrics are made for a fleet of
+    its own servers: by two variables of the environment they would put those of the whole process, and of its children, into shared files."""
     chatter = io.StringIO()
+    stated = {name: os.environ[name] for name in SHARED_METRICS if name in os.environ}
     level = logging.getLogger("feast").level
     with warnings.catch_warnings(), contextlib.redirect_stdout(chatter), contextlib.redirect_stderr(chatter):
         warnings.simplefilter("ignore")
@@ -78,3 +83,6 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.getLogger("feast").setLevel(level)
+            for name in SHARED_METRICS:
+                os.environ.pop(name, None)
+            os.environ.update(stated)

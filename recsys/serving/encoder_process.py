@@ -7,6 +7,7 @@ One JSON line goes in (config and texts), one comes out (space and vectors, or a
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import json
 import os
@@ -111,7 +112,8 @@ class EncoderProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # a question that nobody read is still in the pipe
+                    stream.close()
         self._process = None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 
 from feature_store.online import FeastOnlineFeatures
+from feature_store.online_store import SHARED_METRICS
 from feature_store.publish import current_version, publish
 from recsys.errors import DataError, RetryableError
 
@@ -128,6 +131,18 @@ def test_nothing_is_written_into_the_package(published: Path) -> None:
     import feature_store
 
     assert not list(Path(feature_store.__file__ or "").parent.rglob("*.db"))
+
+
+def test_publishing_leaves_the_metrics_of_the_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import feast.feature_store
+
+    # As in a process that has not published yet: there Feast imports its metrics now.
+    monkeypatch.delitem(sys.modules, "feast.metrics", raising=False)
+    monkeypatch.setattr(feast.feature_store, "_track_materialization_loaded", False)
+    for name in SHARED_METRICS:
+        monkeypatch.delenv(name, raising=False)
+    publish(tmp_path, user_state(USERS), item_attributes())
+    assert "feast.metrics" in sys.modules and not set(SHARED_METRICS) & set(os.environ)
 
 
 def test_no_output_of_feast(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
