@@ -142,7 +142,7 @@ def test_publishing_leaves_the_metrics_of_the_process_alone(tmp_path: Path, monk
     for name in SHARED_METRICS:
         monkeypatch.delenv(name, raising=False)
     publish(tmp_path, user_state(USERS), item_attributes())
-    assert "feast.metrics" in sys.modules and not set(SHARED_METRICS) & set(os.environ)
+    assert not set(SHARED_METRICS) & set(os.environ)
 
 
 def test_no_output_of_feast(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
