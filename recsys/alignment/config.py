@@ -84,10 +84,14 @@ class ProjectionConfig(Config):
     layers: Annotated[int, Field(ge=1)] | None = 8
     """Its first layers; null: all, which generated language needs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen layers. bfloat16 takes about half the time; the projections, the likelihoods and the catalogue stay float32."""
+    """Of the frozen layers. bfloat16 takes about half the time where the processor has tiles for it (AMX), and longer elsewhere; the
+    projections, the likelihoods and the catalogue stay float32."""
     readout: Literal["own", "lens"] = "lens"
-    """How the last state becomes words. own: by the model's norm and head. lens: through a trained linear map before them, the identity at
-    first, which stands for the layers that were cut away (the tuned lens of Belrose et al., arXiv 2303.08112)."""
+    """How the last state becomes words. own: by the model's norm and head. lens: through a trained linear map before them,
+    which stands for the layers that were cut away (the tuned lens of Belrose et al., arXiv 2303.08112)."""
+    lens_prompts: Annotated[int, Field(ge=0)] = 300
+    """Of training, by which the lens begins as the least-squares map to what the whole model makes of them; 0: it begins as the identity. Of cut
+    layers that are pretrained."""
     start: Start = "pretrained"
     prompt: PromptConfig = PromptConfig()
     item_vectors: Literal["joint", "random", "none"] = "joint"

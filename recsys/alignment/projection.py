@@ -48,6 +48,13 @@ class ProjectionNetwork(nn.Module):
         """O_i = F_I(e): float (n, width) of joint vectors float (n, d')."""
         return cast(Tensor, self.item(joint) * self.scale)
 
+    def begin_lens(self, weight: Tensor, bias: Tensor) -> None:
+        """weight: float32 (width, width), bias: float32 (width,); see `recsys.alignment.lens`."""
+        assert self.lens is not None
+        with torch.no_grad():
+            self.lens.weight.copy_(weight)
+            self.lens.bias.copy_(bias)
+
     def readout(self, states: Tensor) -> Tensor:
         """float (..., width): the language model's states as its norm and head are to read them."""
         return states if self.lens is None else states + self.lens(states)

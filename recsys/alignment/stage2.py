@@ -18,6 +18,7 @@ from recsys.alignment.aligned import Aligned
 from recsys.alignment.config import ProjectionConfig
 from recsys.alignment.examples import Examples
 from recsys.alignment.frozen_llm import FrozenLLM
+from recsys.alignment.lens import fitted_lens
 from recsys.alignment.reading import Reader
 from recsys.config import digest_of
 from recsys.data.split import Split
@@ -77,6 +78,8 @@ def fit_projection(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         network = network_of(config, aligned, llm)
+    if config.readout == "lens" and config.layers is not None and config.start == "pretrained" and config.lens_prompts:
+        network.begin_lens(*fitted_lens(config, llm, titles, examples.histories, examples.targets, seed=seed))
     reader = Reader(network, llm)
     warm = np.flatnonzero(aligned.warm).astype(np.int64)
     examples = _with_targets(examples, aligned.warm)
