@@ -70,7 +70,7 @@ def large_bundle(n_items: int, n_users: int, history: int) -> Bundle:
     return Bundle(NAME, "large", made, catalog, users, rows, index, "random", {}, {})
 
 
-def ours(port: int, bundle: str = "", large: dict[str, int] | None = None, registry: str = "", poll_seconds: float = 1.0, workers: int = 1) -> None:
+def ours(port: int, bundle: str = "", large: dict[str, int] | None = None, registry: str = "", poll_seconds: float = 1.0, workers: int | None = None) -> None:
     """The service. registry: URI of an MLflow registry whose champion is followed."""
     from recsys.serving.model_source import RegistrySource, open_bundle
     from recsys.serving.server import serve

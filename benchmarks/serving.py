@@ -1,7 +1,8 @@
 """Milliseconds of requests over HTTP, under open-loop load from another process of the same machine.
 
 The model has ml-1m's size (3,706 items, 6,040 users), 64 dimensions, two layers and reads 200 events; weights are random, for the time does
-not depend on them. Poisson arrivals; a time runs from the moment when the request was due until its answer is whole. "User, vector held" sends
+not depend on them. Poisson arrivals; a time runs from the moment when the request was due until its answer is whole. The load has the last core
+to itself and `recsys serve` the others; its peers, which are several processes, may use all. "User, vector held" sends
 user_ids whose history did not change since the last answer; "raw history" sends 200 item_ids, which are encoded anew each time.
 Ray Serve and `mlflow models serve` answer from the same scorer class in the same run. Under swaps, each answer must be the one that its version gives.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._child import REPOSITORY, Child, own
+from benchmarks._load import pin
 from benchmarks._progress import say
 from benchmarks._scorer import NAME, write_bundle
 from recsys.tracking import CHAMPION, Tracker, default_tracking_uri
@@ -42,7 +44,7 @@ class Size:
     candidates: int = 500
     large_items: int = 1_000_000
     seconds: float = 300.0
-    peer_seconds: float = 60.0
+    peer_seconds: float = 30.0
     rate: float = 200.0
     recommend_rate: float = 100.0
     large_rate: float = 20.0
@@ -74,10 +76,10 @@ def _ours(size: Size, folder: Path, bundle: str) -> Iterator[dict[str, Any]]:
         for what, requests, rate in _workloads(size, folder):
             yield _row("recsys serve", what, rate, _drive(port, requests, rate, size.seconds))
         say(f"memory {_memory(pid)} MB")
-    with _server("ours", {"bundle": bundle, "workers": 2}) as (port, _):
+    with _server("ours", {"bundle": bundle, "workers": 1}) as (port, _):
         for what, requests, rate in _workloads(size, folder):
             _drive(port, requests, rate, 2)
-            yield _row("recsys serve, workers: 2", what, rate, _drive(port, requests, rate, size.peer_seconds))
+            yield _row("recsys serve, workers: 1", what, rate, _drive(port, requests, rate, size.peer_seconds))
 
 
 def _peers(size: Size, folder: Path, bundle: str) -> Iterator[dict[str, Any]]:
@@ -111,21 +113,21 @@ def _large(size: Size, folder: Path) -> dict[str, Any]:
 
 
 def _swaps(size: Size, folder: Path) -> dict[str, Any]:
-    """Two good versions in turn, and bad ones in between, while requests come."""
+    """Three good versions in turn, so that none that comes is the one still held; bad ones in between; one rollback at the end; while requests come."""
     uri = default_tracking_uri(folder / "registry")
     tracker = Tracker(uri, "bench")
-    good = [_register(tracker, folder, size, seed) for seed in (1, 2)]
+    good = [_register(tracker, folder, size, seed) for seed in (1, 2, 3)]
     tracker.set_alias(NAME, CHAMPION, good[0])
     poll = 1.0
     moves: list[tuple[float, str]] = []
     with _server("ours", {"registry": uri, "poll_seconds": poll}) as (port, _):
-        seconds = size.swaps * size.swap_seconds + BAD_VERSIONS * size.swap_seconds + 5
+        seconds = (size.swaps + BAD_VERSIONS + 1) * size.swap_seconds + 5
 
         def change() -> None:
             bad = [_damaged(tracker, folder, size, 10 + number) for number in range(BAD_VERSIONS)]
             time.sleep(2)
-            for number in range(size.swaps):
-                version = good[(number + 1) % 2]
+            for number in range(size.swaps + 1):
+                version = good[(number + 1) % 3] if number < size.swaps else good[(number - 1) % 3]  # the last is the one before: a rollback
                 moves.append((time.time(), version))
                 tracker.set_alias(NAME, CHAMPION, version)
                 time.sleep(size.swap_seconds)
@@ -141,7 +143,7 @@ def _swaps(size: Size, folder: Path) -> dict[str, Any]:
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     counted = {line.split('"')[1]: int(float(line.split()[-1])) for line in metrics.splitlines() if line.startswith("recsys_swaps_total{")}
     delays = [min((at - moved for at, seen in figures["changes"] if at >= moved and seen == version), default=float("nan")) for moved, version in moves]
-    row = _row("recsys serve", f"{len(moves)} swaps, {BAD_VERSIONS} bad versions", size.rate, figures)
+    row = _row("recsys serve", f"{size.swaps} swaps, {BAD_VERSIONS} bad versions, a rollback", size.rate, figures)
     return {
         "swaps": [
             {
@@ -242,6 +244,8 @@ def _server(kind: str, settings: dict[str, Any], *, ready: Callable[[int], bool]
     with tempfile.TemporaryFile("w+") as errors:
         command = [sys.executable, "-m", "benchmarks._scorer", kind, json.dumps({"port": port, **settings})]
         process = subprocess.Popen(command, stdout=errors, stderr=errors, cwd=REPOSITORY, start_new_session=True)
+        if kind == "ours":
+            pin(process.pid, server=True)
         try:
             deadline = time.monotonic() + START_SECONDS
             while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import polars as pl
@@ -81,7 +82,7 @@ class Vocabulary:
             # The physical value of a category is its position, hence the row number.
             codes = outside_ids.cast(pl.Enum(self._ids), strict=False).to_physical().cast(pl.Int64)
             return codes.fill_null(UNKNOWN_NUM).to_numpy().astype(np.int64)
-        return np.fromiter((self._nums.get(i, UNKNOWN_NUM) for i in outside_ids), dtype=np.int64, count=len(outside_ids))
+        return np.fromiter(map(self._nums.get, outside_ids, repeat(UNKNOWN_NUM)), dtype=np.int64, count=len(outside_ids))
 
     def ids_of(self, nums: IntArray) -> list[str]:
         return [self._ids[num] for num in nums.tolist()]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from recsys.config import Config
-from recsys.models.attention import CausalAttention, causal_mask
+from recsys.models.attention import CausalAttention, causal_mask, padding_of
 
 
 class LigrConfig(Config):
@@ -53,12 +53,22 @@ class LigrEncoder(nn.Module):
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """float (B, L, d), bool (B, L) with padding on the left -> float (B, L, d). Values at padding mean nothing and
         never reach a valid position."""
+        return cast(Tensor, self.norm(self._through(self.blocks, vectors, padding_of(valid))))
+
+    def last(self, vectors: Tensor, valid: Tensor) -> Tensor:
+        """`forward` of the last place alone, float (B, d), which must be valid: the last block looks from there only."""
+        some = padding_of(valid)
+        x = self._through(self.blocks[:-1], vectors, some)
+        return cast(Tensor, self.norm(cast(_Block, self.blocks[-1]).last(x, some))[:, 0])
+
+    def _through(self, blocks: nn.ModuleList, vectors: Tensor, valid: Tensor | None) -> Tensor:
+        """valid: None without padding."""
         scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
         x = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
-        mask = causal_mask(valid)
-        for block in self.blocks:
+        mask = causal_mask(valid) if len(blocks) else None
+        for block in blocks:
             x = block(x, mask)
-        return cast(Tensor, self.norm(x))
+        return x
 
 
 class _Block(nn.Module):
@@ -78,7 +88,15 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         normed = self.attention_norm(x)
-        x = x + self._gated(self.attention_gate, x, self.attention(normed, normed, mask))
+        return self._fed(x, self.attention(normed, normed, mask))
+
+    def last(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """float (B, 1, d)."""
+        normed = self.attention_norm(x)
+        return self._fed(x[:, -1:], self.attention.last(normed[:, -1:], normed, valid))
+
+    def _fed(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self._gated(self.attention_gate, x, attended)
         normed = self.feed_norm(x)
         hidden = F.gelu(self.widen(normed)) if self.second is None else F.silu(self.widen(normed)) * self.second(normed)
         return x + self._gated(self.feed_gate, x, self.narrow(F.dropout(hidden, self.dropout, self.training)))

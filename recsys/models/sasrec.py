@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from recsys.config import Config
-from recsys.models.attention import CausalAttention, causal_mask
+from recsys.models.attention import CausalAttention, causal_mask, padding_of
 
 
 class SasRecConfig(Config):
@@ -45,14 +45,24 @@ class SasRecEncoder(nn.Module):
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """float (B, L, d), bool (B, L) with padding on the left -> float (B, L, d). Values at padding mean nothing and
         never reach a valid position."""
-        length = vectors.shape[1]
-        keep = valid[..., None]
+        return cast(Tensor, self.norm(self._through(self.blocks, vectors, padding_of(valid))))
+
+    def last(self, vectors: Tensor, valid: Tensor) -> Tensor:
+        """`forward` of the last place alone, float (B, d), which must be valid: the last block looks from there only."""
+        some = padding_of(valid)
+        x = self._through(self.blocks[:-1], vectors, some)
+        return cast(Tensor, self.norm(cast(_Block, self.blocks[-1]).last(x, some))[:, 0])
+
+    def _through(self, blocks: nn.ModuleList, vectors: Tensor, valid: Tensor | None) -> Tensor:
+        """valid: None without padding."""
         scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
-        x = F.dropout(scaled + self.positions.weight[-length:], self.config.dropout, self.training) * keep
-        mask = causal_mask(valid)
-        for block in self.blocks:
-            x = block(x, mask) * keep
-        return cast(Tensor, self.norm(x))
+        x = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
+        x = x if valid is None else x * valid[..., None]
+        mask = causal_mask(valid) if len(blocks) else None
+        for block in blocks:
+            x = block(x, mask)
+            x = x if valid is None else x * valid[..., None]
+        return x
 
 
 class _Block(nn.Module):
@@ -66,6 +76,14 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         queries = self.query_norm(x)
-        x = self.feed_norm(queries + self.attention(queries, x, mask))
+        return self._fed(queries + self.attention(queries, x, mask))
+
+    def last(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """float (B, 1, d)."""
+        queries = self.query_norm(x[:, -1:])
+        return self._fed(queries + self.attention.last(queries, x, valid))
+
+    def _fed(self, attended: Tensor) -> Tensor:
+        x = self.feed_norm(attended)
         hidden = F.dropout(F.relu(self.widen(x)), self.dropout, self.training)
         return x + F.dropout(self.narrow(hidden), self.dropout, self.training)

@@ -67,8 +67,8 @@ class SequentialBackbone:
     def _encode(self, histories: Sequence[IntArray]) -> FloatArray:
         padded = torch.from_numpy(left_padded(histories, self._encoder.config.max_length))
         with torch.inference_mode():
-            states = self._encoder(self._padded[padded], padded != PAD)
-        return cast(FloatArray, states[:, -1].numpy())
+            states = self._encoder.last(self._padded[padded], padded != PAD)
+        return cast(FloatArray, states.numpy())
 
     def _known(self, history: IntArray) -> IntArray:
         if len(history) and (history.min() < 0 or history.max() >= self.n_items):

@@ -46,7 +46,8 @@ def assemble(
     scoring = Scoring(live, features, config, metrics, log=log)
     # The first call loads lazy parts; no client should pay for it.
     scoring.probe()
-    service = Service(scoring, overlay, Lane(config.workers, config.queue), Lane(WRITERS, WRITE_QUEUE, "writes"))
+    workers = config.workers if config.workers is not None else 0 if features is None else 1
+    service = Service(scoring, overlay, Lane(workers, config.queue), Lane(WRITERS, WRITE_QUEUE, "writes"))
     if source is not None:
         watcher = Watcher(live, source, overlay, metrics, seconds=poll_seconds, item_encoder=item_encoder, keep=None if store is None else store.keep)
         service.starts.append(watcher.start)

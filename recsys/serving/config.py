@@ -26,8 +26,10 @@ class Limits(Config):
 
 class ServiceConfig(Config):
     limits: Limits = Limits()
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Threads that score. More than the cores that are free for them only make requests wait for each other."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that score. 0: the event loop itself, which spares each request two changes of threads, the dearest part of a small answer. Null: 0
+    where histories are held in memory, 1 where a store is asked for them, which may keep the loop waiting. More than the cores that are free for
+    them only make requests wait for each other."""
     queue: Annotated[int, Field(ge=1)] = 64
     """Requests that may wait for a worker; the next is answered 503."""
     deadline_ms: Annotated[float, Field(gt=0)] = 1000.0

@@ -23,12 +23,15 @@ class BusyError(RetryableError):
 
 
 class Lane:
-    """At most `workers` jobs at a time, at most `queue` waiting. Use from one event loop."""
+    """At most `workers` jobs at a time, at most `queue` waiting. Use from one event loop.
+
+    workers: 0 runs jobs in the event loop itself, one after the other: to wake a thread costs more than a small job does.
+    """
 
     def __init__(self, workers: int, queue: int, name: str = "scoring") -> None:
-        self._limit, self._pending = workers + queue, 0
+        self._limit, self._pending = max(workers, 1) + queue, 0
         self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=name) if workers else None
 
     @property
     def pending(self) -> int:
@@ -45,18 +48,29 @@ class Lane:
             if self._pending >= self._limit:
                 raise BusyError(f"{self._limit} requests are waiting or under way, the service takes no more; try again", "queue_full")
             self._pending += 1
+        if self._executor is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._work, job, deadline)
+        try:
+            # All that has arrived by now is let in first, and counts: the queue stays bounded.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        return self._work(job, deadline)
 
-        def work() -> T:
-            try:
-                if time.perf_counter() >= deadline:
-                    raise BusyError("the deadline passed before a worker was free; try again, or give more time", "deadline")
-                return job()
-            finally:
-                with self._lock:
-                    self._pending -= 1
+    def _work(self, job: Callable[[], T], deadline: float) -> T:
+        try:
+            if time.perf_counter() >= deadline:
+                raise BusyError("the deadline passed before a worker was free; try again, or give more time", "deadline")
+            return job()
+        finally:
+            self._leave()
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    def _leave(self) -> None:
+        with self._lock:
+            self._pending -= 1
 
     def close(self) -> None:
         """Waits for what was taken in."""
-        self._executor.shutdown(wait=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
