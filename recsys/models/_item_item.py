@@ -35,7 +35,9 @@ def multiply(queries: Queries, weights: FloatArray | sp.csc_array, item_nums: In
     # scipy copies a matrix of another dtype or order whole, and so does numpy for chosen columns: hundreds of megabytes a call.
     history = history.astype(weights.dtype)
     if len(item_nums) * _FEW < n_items:
-        return np.asarray(history @ np.ascontiguousarray(weights[:, item_nums]), dtype=np.float32)
+        # Rows of what was met, columns of what is asked for: of one request a small corner of the matrix.
+        met = np.unique(history.indices)
+        return np.asarray(history[:, met] @ weights[np.ix_(met, item_nums)], dtype=np.float32)
     return np.asarray((history @ weights)[:, item_nums], dtype=np.float32)
 
 
