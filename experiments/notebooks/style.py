@@ -1,0 +1,109 @@
+"""One look for all plots of the notebooks: colours that also differ in lightness, so that they can be told apart in grey.
+
+Importing it makes the repository's root the current folder: paths in the notebooks begin there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import polars as pl
+from IPython import get_ipython
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOURS = ("#0b3c5d", "#b8324b", "#d08c2e", "#7fbcc3", "#c6c2d9", "#f0e08a")
+"""From dark to light, at least seven steps of lightness (L*) apart: in grey they keep their order. Blue, red and orange alternate, which the common
+forms of colour blindness leave apart; hatches and markers go with them."""
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+os.chdir(ROOT)
+pl.Config(fmt_str_lengths=160, tbl_rows=30, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_width_chars=200, float_precision=4)
+plt.rcParams.update(
+    {
+        "figure.figsize": (8.0, 4.2),
+        "figure.dpi": 110,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.prop_cycle": plt.cycler(color=COLOURS),
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "font.size": 11,
+        "hatch.linewidth": 0.6,
+    }
+)
+
+if (shell := get_ipython()) is not None:
+    # A cell that ends in a plot shows the plot, not the name of its last part beside it.
+    shell.display_formatter.ipython_display_formatter.for_type(Artist, lambda artist: None)
+
+
+def bars(values: Mapping[str, float], *, label: str, title: str, intervals: Mapping[str, tuple[float, float]] | None = None, lead: str | None = None) -> Axes:
+    """Horizontal bars, in the order given; intervals: name -> (low, high). lead: the bar to look at."""
+    _, ax = plt.subplots(figsize=(8.0, 0.42 * len(values) + 1.2))
+    names = list(values)
+    colours = [COLOURS[1] if name == lead else COLOURS[0] for name in names]
+    drawn = ax.barh(names, list(values.values()), color=colours, height=0.66)
+    for bar, name in zip(drawn, names, strict=True):
+        if name == lead:
+            bar.set_hatch(HATCHES[1])
+            bar.set_edgecolor("white")
+        low, high = (intervals or {}).get(name, (values[name], values[name]))
+        if high > low:
+            ax.plot([low, high], [bar.get_y() + bar.get_height() / 2] * 2, color="black", linewidth=1.4, solid_capstyle="butt")
+        ax.annotate(f" {values[name]:.3f}", (high, bar.get_y() + bar.get_height() / 2), va="center", fontsize=10)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=0.12)
+    ax.set_xlabel(label)
+    ax.set_title(title)
+    return ax
+
+
+def stacked(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, label: str, title: str) -> Axes:
+    """Horizontal bars of parts that add up; negative parts go to the left."""
+    _, ax = plt.subplots(figsize=(8.0, 0.42 * len(names) + 1.4))
+    right, left = [0.0] * len(names), [0.0] * len(names)
+    for number, (part, values) in enumerate(parts.items()):
+        begins = [r if v >= 0 else lo for r, lo, v in zip(right, left, values, strict=True)]
+        ax.barh(names, values, left=begins, label=part, color=COLOURS[number], hatch=HATCHES[number], edgecolor="white", height=0.66)
+        right = [r + max(v, 0) for r, v in zip(right, values, strict=True)]
+        left = [lo + min(v, 0) for lo, v in zip(left, values, strict=True)]
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(label)
+    ax.set_title(title)
+    ax.legend(ncols=len(parts), loc="upper left", bbox_to_anchor=(0, -0.18 - 0.6 / len(names)))
+    return ax
+
+
+def points(xy: Any, groups: Sequence[str], order: Sequence[str], *, title: str, labels: Mapping[int, str] | None = None) -> Axes:
+    """A map: xy (n, 2), a group a point; those of no group in `order` in light grey. labels: row -> what is written beside it."""
+    _, ax = plt.subplots(figsize=(8.0, 6.2))
+    rest = [row for row, group in enumerate(groups) if group not in order]
+    ax.scatter(xy[rest, 0], xy[rest, 1], s=6, color="#d5d5d5", linewidths=0, label="others")
+    for number, group in enumerate(order):
+        rows = [row for row, g in enumerate(groups) if g == group]
+        ax.scatter(xy[rows, 0], xy[rows, 1], s=20, color=COLOURS[number], marker=MARKERS[number], linewidths=0.4, edgecolors="#333333", label=group)
+    for row, text in (labels or {}).items():
+        ax.annotate(text, xy[row], fontsize=8.5, xytext=(4, 4), textcoords="offset points")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.set_title(title)
+    ax.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, -0.01), markerscale=1.6)
+    return ax
