@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from feature_store.online_store import OnlineStore, SqliteStore
 from pipelines.evaluate import EvaluateConfig
+from pipelines.explain import ExplainConfig
 from pipelines.graph import GraphSignal
 from pipelines.ingest import IngestConfig
 from pipelines.publish import PublishConfig
@@ -66,6 +67,8 @@ class ModelConfig(Config):
     """One more signal of the fused model each, of a graph of training that reads all tables above; empty: none is built."""
     rank: FusionConfig = FusionConfig()
     """The fused model."""
+    explain: ExplainConfig | None = None
+    """A language model says of each item who would enjoy it, and why: the stored reason beside a recommendation. Null: there is none."""
     publish: PublishConfig = PublishConfig()
     seed: int = 0
     """Of initial weights, batches and dropout; the split has its own."""

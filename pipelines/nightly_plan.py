@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 
-from pipelines import contest, ingest, inspection, publish, rank, window
+from pipelines import contest, explain, ingest, inspection, publish, rank, window
 from pipelines.contest import Champion, ContestConfig
 from pipelines.ingest import IngestConfig
 from pipelines.inspection_config import InspectConfig, VectorConfig
 from pipelines.nightly_config import NightlyConfig
-from pipelines.plan import embedding_step, graph_step
+from pipelines.plan import embedding_step, explanation_step, graph_step
 from pipelines.publish import Services
 from pipelines.rank import RankConfig
 from pipelines.stage import Step
@@ -64,6 +64,9 @@ def night_plan(config: NightlyConfig, day: date, services: Services, champion: C
     finished = {**data, **tables, **split, "rank": "rank:window", "evaluation": "evaluate:contest", "inspection": "inspect"}
     if tables:
         finished["inspection:vectors"] = "inspect:vectors"
+    if config.explain is not None:
+        steps.append(explanation_step(config.explain, data))
+        finished[publish.REASONS] = explain.KIND
     steps.append(Step("publish", publish.VERSION, release, partial(publish.run, services=services), finished))
     return steps
 

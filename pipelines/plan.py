@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from pipelines import embed, evaluate, graph, ingest, publish, rank, split
+from pipelines import embed, evaluate, explain, graph, ingest, publish, rank, split
 from pipelines.config import ModelConfig, RunConfig
+from pipelines.explain import ExplainConfig
 from pipelines.publish import Services
 from pipelines.rank import RankConfig
 from pipelines.stage import Step
@@ -39,6 +40,9 @@ def build_plan(config: RunConfig, services: Services) -> list[Step]:
     trained |= {name: name for board in boards for name in (f"graph:{signal.name}:{board}" for signal in config.graph)}
     steps.append(Step("evaluate", evaluate.VERSION, config.evaluate, evaluate.run, {**data, **tables, **trained}))
     finished = {**data, **tables, "split": "split:warm", "rank": "rank:warm", "evaluation": "evaluate"}
+    if config.explain is not None:
+        steps.append(explanation_step(config.explain, data))
+        finished[publish.REASONS] = explain.KIND
     release = publish.ReleaseConfig(name=config.name, encoders=config.embed, publish=config.publish)
     steps.append(Step("publish", publish.VERSION, release, partial(publish.run, services=services), finished))
     return steps
@@ -54,6 +58,10 @@ def graph_step(config: ModelConfig, signal: graph.GraphSignal, board: str, input
     own = graph.GraphStageConfig(signal=signal, seed=config.seed)
     knowledge = partial(graph.knowledge_digest, signal.build) if signal.build.knowledge is not None else None
     return Step(f"graph:{signal.name}:{board}", graph.VERSION, own, graph.run, inputs, raw_digest=knowledge)
+
+
+def explanation_step(config: ExplainConfig, inputs: Mapping[str, str]) -> Step:
+    return Step(explain.KIND, explain.VERSION, config, explain.run, inputs)
 
 
 def up_to(plan: list[Step], stage: str) -> list[Step]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from feature_store.tables import FeatureTables
-from pipelines import contest, embed, ingest, inspection, rank, split
+from pipelines import contest, embed, explain, ingest, inspection, rank, split
 from pipelines.evidence import champion_figures, gathered, saved_figures
 from pipelines.features import FeaturesConfig, feature_tables
 from pipelines.ingest import Ingested
@@ -30,6 +31,7 @@ from recsys.config import Config, digest_of
 from recsys.embeddings.configs import EncoderConfig
 from recsys.errors import RetryableError
 from recsys.evaluation.gate import GateConfig, Verdict, decide
+from recsys.graph.explanations import OK
 from recsys.serving.bundle import KIND, Bundle, load_bundle, save_bundle
 from recsys.serving.features import OnlineFeatures
 from recsys.serving.recommender import Recommender
@@ -39,6 +41,8 @@ VERSION = 2
 FUSED = "fused"
 VERDICT = "gate/verdict.json"
 """Kept with each version."""
+REASONS = "reasons"
+"""The input that holds what a language model says of the items."""
 RELEASE_TAG, TRAINED_UNTIL_TAG, NIGHT_TAG = "recsys.release", "recsys.trained_until", "recsys.night"
 """Of a registered version: hash of all that made it; the first moment, Unix seconds, whose events it has not seen; the day of a nightly run."""
 
@@ -232,8 +236,17 @@ def _write_bundle(config: ReleaseConfig, inputs: Inputs, folder: Path, data: Ing
             encoders={encoder.name: encoder.model_dump(mode="json") for encoder in config.encoders if encoder.name in ranker.spaces},
             split_digest=split_digest,
             metrics=metrics,
+            explanations=_reasons(inputs.get(REASONS)),
         ),
     )
+
+
+def _reasons(told: Artifact | None) -> dict[str, str]:
+    """item_id -> text, of the items that have one."""
+    if told is None:
+        return {}
+    found = explain.load(told).filter((pl.col("status") == OK) & (pl.col("explanation") != ""))
+    return dict(found.select("item_id", "explanation").iter_rows())
 
 
 def _measured(config: PublishConfig, bundle: Bundle, data: Ingested, serving: Serving, features: OnlineFeatures) -> tuple[ParityProof, float]:

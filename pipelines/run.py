@@ -55,6 +55,12 @@ def survey(config: RunConfig) -> list[Status]:
     return Ledger(config.runtime.root).survey(build_plan(config, services_of(config.runtime)))
 
 
+def finished(config: RunConfig) -> dict[str, Artifact]:
+    """Step name -> artifact of what is done; nothing is run. `embed.load`, `rank.load`, ... open them."""
+    ledger = Ledger(config.runtime.root)
+    return {status.step.name: ledger.open(status) for status in survey(config) if status.cached}
+
+
 def executor_of(runtime: RuntimeConfig) -> AbstractContextManager[Executor]:
     return make_executor(
         runtime.executor,

@@ -15,6 +15,7 @@ import pytest
 
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import read_json
+from recsys.graph.tape_prompt import ExplainTask
 
 CONFIG = """
 name: tiny-shop
@@ -112,6 +113,24 @@ def test_three_lines_of_python(finished: Path) -> None:
     model.add_items([{"item_id": "new", "title": "red wine number 99", "categories": ["wine"]}])
     assert np.isfinite(model.score("u0", ["new"])["score"][0])
     assert "new" in {row["item_id"] for row in model.similar("i0", k=40).to_dicts()}
+
+
+def test_reasons_of_a_language_model_are_published_with_the_model(finished: Path) -> None:
+    import recsys as library
+
+    task = ExplainTask(role="You know shops.", noun="item", question="Who would buy it?", labels=("cooks", "others"), top=1, max_chars=200)
+    texts = [f"red wine number {4 * i}" for i in range(10)]
+    asked = {text: task.ask(text) for text in texts}
+    lines = [{"user": p.user, "system": p.system, "text": f"Labels: cooks\nExplanation: For those who like {text}."} for text, p in asked.items()]
+    (finished / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    writer = {"kind": "imported", "file": f"{finished}/answers.jsonl", "name": "a person"}
+    explain = {"task": task.model_dump(mode="json"), "template": "{title}", "writer": writer}
+    (finished / "told.yaml").write_text((finished / "shop.yaml").read_text() + f"explain: {json.dumps(explain)}\n")
+    ran = json.loads(recsys("run", finished / "told.yaml", "--json"))["ran"]
+    assert ran == ["explain", "publish"]
+    told = library.load("models:/tiny-shop@champion", tracking_uri=f"sqlite:///{finished / 'root' / 'mlflow.db'}").bundle.explanations
+    # Items whose answer is missing have no reason; none is made up.
+    assert told == {f"i{4 * i}": f"For those who like red wine number {4 * i}." for i in range(10)}
 
 
 def test_mistakes_get_an_exit_code_and_one_line(finished: Path, tmp_path: Path) -> None:
