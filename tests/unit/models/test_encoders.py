@@ -51,6 +51,14 @@ def test_a_state_reads_what_came_before(encoder: torch.nn.Module) -> None:
     assert (encoder(vectors, valid)[:, -1] - encoder(changed, valid)[:, -1]).abs().max() > 1e-4
 
 
+def test_the_last_place_alone_is_that_of_the_whole_pass(encoder: torch.nn.Module) -> None:
+    vectors, lengths = torch.randn(4, 6, 8), torch.tensor([6, 1, 3, 5])
+    valid = torch.arange(6).expand(4, 6) >= 6 - lengths[:, None]
+    torch.testing.assert_close(encoder.last(vectors, valid), encoder(vectors, valid)[:, -1], atol=1e-5, rtol=1e-5)
+    whole = torch.ones(4, 6, dtype=torch.bool)
+    torch.testing.assert_close(encoder.last(vectors, whole), encoder(vectors, whole)[:, -1], atol=1e-5, rtol=1e-5)
+
+
 def test_ligr_equals_its_formula_position_by_position() -> None:
     """x = x + s(W_a x) * attention(LN x); x = x + s(W_f x) * SwiGLU(LN x), one head, written out without a batch."""
     torch.manual_seed(0)

@@ -129,8 +129,39 @@ def test_a_full_queue_and_a_deadline_turn_requests_away() -> None:
     lane.close()
 
 
-def test_a_job_that_fails_gives_its_place_back() -> None:
-    lane = Lane(workers=1, queue=1)
+def test_without_threads_jobs_run_in_the_loop_and_all_that_has_arrived_counts() -> None:
+    lane, ran_by = Lane(workers=0, queue=2), []
+
+    async def scene() -> list[object]:
+        far = time.perf_counter() + 60
+        jobs = [lane.run(lambda: ran_by.append(threading.get_ident()), deadline=far) for _ in range(3)]
+        # Arrived in the same instant: one runs, two wait, and for two there is no room.
+        jobs += [lane.run(lambda: "no room", deadline=far) for _ in range(2)]
+        gone = asyncio.ensure_future(lane.run(lambda: "never", deadline=far))
+        answers = await asyncio.gather(*jobs, return_exceptions=True)
+        with pytest.raises(BusyError):
+            await gone
+        cancelled = asyncio.ensure_future(lane.run(lambda: ran_by.append(0), deadline=far))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        with pytest.raises(BusyError) as late:
+            await lane.run(lambda: "too late", deadline=time.perf_counter())
+        return [*answers, late.value.reason]
+
+    *answers, reason = asyncio.run(scene())
+    assert answers[:3] == [None] * 3
+    assert all(isinstance(answer, BusyError) and answer.reason == "queue_full" for answer in answers[3:])
+    assert reason == "deadline"
+    assert ran_by == [threading.get_ident()] * 3
+    assert lane.pending == 0
+    lane.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_job_that_fails_gives_its_place_back(workers: int) -> None:
+    lane = Lane(workers=workers, queue=1)
 
     def fail() -> None:
         raise ValueError("no")
