@@ -9,11 +9,19 @@ import numpy as np
 
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.evaluation.metrics import METRICS, Metric, MetricArray, metric_of
-from recsys.evaluation.run_record import RunRecord, read_ranks
+from recsys.evaluation.run_record import RunRecord, read_board, read_ranks
 from recsys.types import IntArray
 
 Run = tuple[Path, RunRecord]
 """The path of the JSON and what stands in it."""
+
+
+def read_models(folder: Path) -> dict[str, list[Run]]:
+    """The runs of a board by model, each model's by seed: what `compare_runs` and `ladder` take. Empty where there is no such folder."""
+    models: dict[str, list[Run]] = {}
+    for run in read_board(folder):
+        models.setdefault(run[1].model, []).append(run)
+    return models
 
 
 def parse_metric(name: str) -> tuple[Metric, int]:

@@ -98,6 +98,23 @@ class FusedRanker:
             parts = self._network.projected(self._components[torch.from_numpy(item_nums)]).numpy()
         return {name: np.asarray(states @ parts[:, number].T, dtype=np.float32) for number, name in enumerate(self.signals)}
 
+    def parts(self) -> dict[str, FloatArray]:
+        """signal -> float32 (n, d): its gated part of each item's vector; they add up to what is ranked, before the projection."""
+        return {name: self._components[:, number].numpy().copy() for number, name in enumerate(self.signals)}
+
+    def gates(self, counts: IntArray) -> dict[str, FloatArray]:
+        """signal -> float32 (n,): by how much an item that has all signals and so many training interactions weighs each; 0 interactions: no ID.
+
+        counts: int64 (n,). The weights of an item add up to the number of signals that it has; without a gate each is 1.
+        """
+        tower = self._network.towers[-1]
+        has_id = (counts > 0) & self.config.use_ids
+        present = torch.from_numpy(np.stack([has_id, *(np.ones(len(counts), dtype=np.bool_) for _ in self.spaces)], axis=1))
+        with torch.no_grad():
+            seen = torch.from_numpy((counts * has_id).astype(np.float32))
+            weights = present.float() if tower.gate is None else tower.gate(present, seen)
+        return {name: weights[:, number].numpy().copy() for number, name in enumerate(self.signals)}
+
     def with_items(self, vectors: Mapping[str, FloatArray]) -> FusedRanker:
         """A ranker with m items appended that have text and no interactions. vectors: signal -> float32 (m, d_s), rows aligned.
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recsys.errors import ArtifactError
 from recsys.evaluation.run_record import RunRecord, read_board, read_ranks, read_run, write_run
+from recsys.evaluation.run_values import read_models
 
 FACTS = {
     "dataset": "toy",
@@ -74,7 +75,11 @@ def test_a_board_is_sorted_by_model_and_seed(tmp_path: Path) -> None:
         write_run(tmp_path, RunRecord(**{**FACTS, "model": model, "seed": seed}), BETTER, TIED)
     (tmp_path / "seeds.json").write_text("not a run")
     assert [(r.model, r.seed) for _, r in read_board(tmp_path)] == [("b", 0), ("b", 1), ("z", 0)]
+    models = read_models(tmp_path)
+    assert {name: [r.seed for _, r in runs] for name, runs in models.items()} == {"b": [0, 1], "z": [0]}
+    assert models["b"][0][0] == tmp_path / "b-seed0.json"
     assert read_board(tmp_path / "none") == []
+    assert read_models(tmp_path / "none") == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({**FACTS, "unknown": 1}), json.dumps({**FACTS, "seed": -1}), "\xff"])

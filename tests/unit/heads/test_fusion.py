@@ -83,6 +83,29 @@ def test_shares_sum_to_the_score_and_a_cold_item_has_no_id_share(fused: FusedRan
     assert (shares["id"][:, N] == 0).all()
 
 
+def test_parts_are_what_the_shares_are_made_of(queries: Queries) -> None:
+    config = CONFIG.model_copy(update={"gate": False, "projection": False})
+    plain = fit_ranker(config, cycle_split(), tables(), seed=0, validate=lambda s: float(s.items().std())).ranker
+    parts = plain.parts()
+    assert list(parts) == ["id", "text"] and not parts["id"][N].any()
+    np.testing.assert_allclose(sum(parts.values()), plain.items(), atol=1e-6)
+    for name, share in plain.shares(queries, np.arange(N + 1)).items():
+        np.testing.assert_allclose(plain.represent(queries) @ parts[name].T, share, atol=1e-5)
+    # Without a gate all weigh one, and an item that nobody took has no ID.
+    gates = plain.gates(np.array([0, 5]))
+    assert gates["id"].tolist() == [0, 1] and gates["text"].tolist() == [1, 1]
+
+
+def test_gates_are_the_weights_of_the_parts(fused: FusedRanker) -> None:
+    counts = np.bincount(cycle_split().train.item_nums, minlength=N + 1)
+    gates = fused.gates(counts)
+    np.testing.assert_allclose(sum(gates.values()), np.where(counts > 0, 2.0, 1.0), atol=1e-6)
+    assert gates["id"][N] == 0 and gates["text"][N] == 1
+    # The text of item N is that of item 3, but for what standardising makes of 0.01: alike but for the gate.
+    text = fused.parts()["text"]
+    np.testing.assert_allclose(text[N] / gates["text"][N], text[3] / gates["text"][3], atol=0.05 * np.abs(text).max())
+
+
 def test_batch_equals_single_and_empty_history_is_finite(fused: FusedRanker, queries: Queries) -> None:
     together = fused.represent(queries)
     for row in range(len(queries)):
