@@ -51,6 +51,9 @@ class LinkConfig(Config):
     cold_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the items that an epoch takes for new: without edges made of interactions, and without a vector of their own.
     0: cold items are out of distribution."""
+    level_new: bool = Field(default=False, exclude_if=lambda level: not level)
+    """After the training, new items get so much more score that one is found as often as if its edges of interactions were known; see
+    `recsys.graph.levelling`."""
     history: Annotated[int, Field(ge=1)] = 50
     """Recent items that make the user of a graph without users."""
     fanouts: tuple[Annotated[int, Field(ge=1)], ...] = (15, 10)

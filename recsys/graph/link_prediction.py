@@ -102,7 +102,10 @@ def fit_graph(
         progress=progress,
     )
     parameters = sum(p.numel() for p in encoder.parameters())
-    return GraphFit(snapshot(), state.history, state.seconds, state.best_epoch, state.capped, parameters, state.peak_mb)
+    model = snapshot()
+    if config.link.level_new:
+        model = model.levelled(split.validation, seed=seed)
+    return GraphFit(model, state.history, state.seconds, state.best_epoch, state.capped, parameters, state.peak_mb)
 
 
 class Steps:

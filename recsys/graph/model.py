@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys.artifacts.atomic import read_json, write_bytes, write_json
 from recsys.config import digest_of
-from recsys.data.split import Split
+from recsys.data.split import Cases, Split
 from recsys.data.vocabulary import Vocabulary
 from recsys.embeddings.space import EmbeddingSpace
 from recsys.embeddings.table import EmbeddingTable
@@ -24,6 +24,7 @@ from recsys.graph.config import GraphEncoderConfig
 from recsys.graph.edges import Edges
 from recsys.graph.encoders import GraphEncoder, scaled
 from recsys.graph.flat import FlatGraph
+from recsys.graph.levelling import as_new, new_item_bonus
 from recsys.graph.messages import Messages
 from recsys.graph.sampling import NeighbourSampler
 from recsys.graph.scorer import GraphScorer
@@ -38,6 +39,7 @@ class GraphModel:
     """inputs: float32 (n_nodes, k), what the encoder reads; see `node_inputs`.
     vectors: float32 (n_nodes, d), of all nodes as they are now; 0 where the graph and the texts know nothing of a node.
     counts: int64 (n_items,), training interactions.
+    new_bonus: what the scorer adds for items without any; see `recsys.graph.levelling`.
     """
 
     encoder: GraphEncoder
@@ -47,6 +49,7 @@ class GraphModel:
     vectors: Tensor
     space: EmbeddingSpace
     item_digest: str
+    new_bonus: float = 0.0
 
     @classmethod
     def of(cls, encoder: GraphEncoder, graph: FlatGraph, inputs: Tensor, split: Split, *, seed: int, graph_digest: str, spaces: str) -> Self:
@@ -80,6 +83,12 @@ class GraphModel:
         """One more signal. items: of the split that it was fitted on."""
         return EmbeddingTable(self.items(), items, self.space)
 
+    def levelled(self, cases: Cases, *, seed: int) -> Self:
+        """The same, whose scorer finds a new item as often as if its edges were known, by `cases` with known targets: those of validation."""
+        known = (self.counts > 0).numpy()
+        new = as_new(self.encoder, self.graph, self.inputs, known, seed=seed)
+        return replace(self, new_bonus=new_item_bonus(replace(self, new_bonus=0.0).scorer(), new, known, cases))
+
     def scorer(self) -> GraphScorer:
         items = self.items()
         weights = self.counts.numpy() / max(int(self.counts.sum()), 1)
@@ -88,7 +97,16 @@ class GraphModel:
             start = self.graph.starts[USER]
             users = self.vectors[start : start + self._count_of(USER)].numpy()
         average = (weights @ items).astype(np.float32)
-        return GraphScorer(items, (items != 0).any(axis=1), average, users, history=self.config.link.history, item_digest=self.item_digest)
+        return GraphScorer(
+            items,
+            (items != 0).any(axis=1),
+            average,
+            users,
+            history=self.config.link.history,
+            item_digest=self.item_digest,
+            new=weights == 0,
+            bonus=self.new_bonus,
+        )
 
     def vectors_of_new(self, edges: Mapping[str, Edges], features: FloatArray | None = None, *, count: int | None = None) -> FloatArray:
         """float32 (m, d) of m items that the graph does not have, without training. Nothing in the graph moves: messages go to the new items only.
@@ -140,6 +158,7 @@ class GraphModel:
         tensors |= {"vectors": self.vectors, "inputs": self.inputs}
         write_bytes(folder / _FILES[0], safetensors.torch.save({name: value.detach().contiguous() for name, value in tensors.items()}))
         facts = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "space": self.space.model_dump(mode="json"), "item_digest": self.item_digest}
+        facts |= {"new_bonus": self.new_bonus} if self.new_bonus else {}
         write_json(folder / _FILES[1], facts | {"starts": dict(self.graph.starts), "n_nodes": self.graph.n_nodes, "scales": dict(self.graph.scales)})
 
     @classmethod
@@ -157,7 +176,7 @@ class GraphModel:
         encoder = GraphEncoder(config, graph.n_nodes, tensors["inputs"].shape[1]).eval()
         encoder.load_state_dict({name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")})
         space = EmbeddingSpace.parse(facts["space"], source=str(folder))
-        return cls(encoder, graph, tensors["inputs"], tensors["counts"], tensors["vectors"], space, facts["item_digest"])
+        return cls(encoder, graph, tensors["inputs"], tensors["counts"], tensors["vectors"], space, facts["item_digest"], facts.get("new_bonus", 0.0))
 
     def _count_of(self, kind: str) -> int:
         start = self.graph.starts[kind]

@@ -11,11 +11,12 @@ from recsys.types import BoolArray, FloatArray, IntArray, Queries
 
 
 class GraphScorer:
-    """score(u, i) = e_u . e_i.
+    """score(u, i) = e_u . e_i + b_i, where b_i is `bonus` for a new item and 0 for others.
 
     items: float32 (I, d); rows that are not `scorable` are zero.  scorable: bool (I,).  average: float32 (d,), the user that nothing is known of.
     users: float32 (U, d), zero where training had nothing; None in a graph of items.
     history: most recent items of a query that make its user.
+    new, bonus: bool (I,), and what such items are given; see `recsys.graph.levelling`.
 
     A user of the graph is answered with its vector of training, whatever the history of the query. Any other is the mean
     of the items of its history that have a vector; with none left, the average user. A new item needs no training:
@@ -31,8 +32,11 @@ class GraphScorer:
         *,
         history: int,
         item_digest: str | None = None,
+        new: BoolArray | None = None,
+        bonus: float = 0.0,
     ) -> None:
         self._items, self._scorable, self._average, self._users, self._history, self.item_digest = items, scorable, average, users, history, item_digest
+        self._bonus = None if new is None or not bonus else np.where(new, np.float32(bonus), np.float32(0))
         self._known: BoolArray = (users != 0).any(axis=1) if users is not None else np.zeros(0, dtype=np.bool_)
 
     @property
@@ -58,11 +62,13 @@ class GraphScorer:
     def score(self, queries: Queries, item_nums: IntArray) -> FloatArray:
         """float32 (B, C)."""
         scores: FloatArray = self.represent(queries) @ self._items[item_nums].T
-        return scores
+        return scores if self._bonus is None else scores + self._bonus[item_nums]
 
     def score_into(self, queries: Queries, item_nums: IntArray, out: FloatArray) -> None:
         whole = len(item_nums) == self.n_items and bool((item_nums == np.arange(self.n_items)).all())
         np.matmul(self.represent(queries), (self._items if whole else self._items[item_nums]).T, out=out)
+        if self._bonus is not None:
+            out += self._bonus[item_nums]
 
     def _means(self, histories: list[IntArray]) -> FloatArray:
         rows = Sequences.of_rows(histories)

@@ -64,7 +64,7 @@ class LigrEncoder(nn.Module):
     def _through(self, blocks: nn.ModuleList, vectors: Tensor, valid: Tensor | None) -> Tensor:
         """valid: None without padding."""
         scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
-        x = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
+        x: Tensor = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
         mask = causal_mask(valid) if len(blocks) else None
         for block in blocks:
             x = block(x, mask)

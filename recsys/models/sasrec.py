@@ -56,7 +56,7 @@ class SasRecEncoder(nn.Module):
     def _through(self, blocks: nn.ModuleList, vectors: Tensor, valid: Tensor | None) -> Tensor:
         """valid: None without padding."""
         scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
-        x = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
+        x: Tensor = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
         x = x if valid is None else x * valid[..., None]
         mask = causal_mask(valid) if len(blocks) else None
         for block in blocks:
@@ -84,6 +84,6 @@ class _Block(nn.Module):
         return self._fed(queries + self.attention.last(queries, x, valid))
 
     def _fed(self, attended: Tensor) -> Tensor:
-        x = self.feed_norm(attended)
+        x: Tensor = self.feed_norm(attended)
         hidden = F.dropout(F.relu(self.widen(x)), self.dropout, self.training)
         return x + F.dropout(self.narrow(hidden), self.dropout, self.training)
