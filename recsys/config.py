@@ -32,9 +32,9 @@ class Config(pydantic.BaseModel):
             raise ConfigError(f"{source}: " + "; ".join(_explain(cls, e) for e in error.errors())) from None
 
     @classmethod
-    def read(cls, path: Path, overrides: list[str] | None = None) -> Self:
+    def read(cls, path: Path | str, overrides: list[str] | None = None) -> Self:
         """Read YAML, apply `a.b=c` overrides, validate."""
-        return cls.parse(apply_overrides(read_yaml(path), overrides or []), source=str(path))
+        return cls.parse(apply_overrides(read_yaml(Path(path)), overrides or []), source=str(path))
 
     def digest(self) -> str:
         """sha256 of the canonical JSON of all fields."""

@@ -99,6 +99,8 @@ def test_missing_file_folder_and_other_encoding(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "latin.yaml"):
         with pytest.raises(ConfigError, match=path.name):
             Outer.read(path)
+        with pytest.raises(ConfigError, match=path.name):
+            Outer.read(str(path))
 
 
 def test_configs_are_frozen_and_digests_follow_the_values() -> None:
