@@ -9,7 +9,7 @@ PEERS := benchmarks/.venv-peers
 WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format docs serve bench bench-peers lock doctor clean
+.PHONY: help setup run test check format docs notebooks serve bench bench-peers lock doctor clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ format: $(STAMP)  ## Let ruff mend what it can
 
 docs: $(STAMP)  ## Build the site from docs/, the code and the boards; a warning or a broken link fails it
 	$(BIN)/python -m infra.docs
+
+notebooks: $(STAMP)  ## Execute the notebooks on what `make run` made, into .recsys/notebooks; a cell that fails fails it
+	$(BIN)/recsys run $(CONFIG)
+	$(BIN)/python experiments/notebooks/run.py
 
 serve: $(STAMP)  ## Serve the champion on http://127.0.0.1:8080 (docs at /docs)
 	$(BIN)/recsys serve

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv pip compile pyproject.toml --quiet --python-version 3.11 \
-  --extra cpu --extra recbole-deps --extra lora --extra images --extra redis --extra docs --extra dev \
+  --extra cpu --extra recbole-deps --extra lora --extra images --extra redis --extra notebooks --extra docs --extra dev \
   --override infra/lock-overrides.txt --no-annotate --no-header --no-emit-package setuptools \
   --output-file requirements.lock.new "$@"
 {
