@@ -6,15 +6,18 @@ Importing it makes the repository's root the current folder: paths in the notebo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import polars as pl
 from IPython import get_ipython
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = ("#0b3c5d", "#b8324b", "#d08c2e", "#7fbcc3", "#c6c2d9", "#f0e08a")
@@ -24,6 +27,7 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 os.chdir(ROOT)
+warnings.filterwarnings("ignore", message="IProgress not found")
 pl.Config(fmt_str_lengths=160, tbl_rows=30, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_width_chars=200, float_precision=4)
 plt.rcParams.update(
     {
@@ -48,7 +52,9 @@ plt.rcParams.update(
 
 if (shell := get_ipython()) is not None:
     # A cell that ends in a plot shows the plot, not the name of its last part beside it.
-    shell.display_formatter.ipython_display_formatter.for_type(Artist, lambda artist: None)
+    # (Not all artists: a figure is one, and then nothing would be shown.)
+    for kind in (Axes, Legend, Text):
+        shell.display_formatter.ipython_display_formatter.for_type(kind, lambda part: None)
 
 
 def bars(values: Mapping[str, float], *, label: str, title: str, intervals: Mapping[str, tuple[float, float]] | None = None, lead: str | None = None) -> Axes:
@@ -63,7 +69,8 @@ def bars(values: Mapping[str, float], *, label: str, title: str, intervals: Mapp
             bar.set_edgecolor("white")
         low, high = (intervals or {}).get(name, (values[name], values[name]))
         if high > low:
-            ax.plot([low, high], [bar.get_y() + bar.get_height() / 2] * 2, color="black", linewidth=1.4, solid_capstyle="butt")
+            middle = [bar.get_y() + bar.get_height() / 2] * 2
+            ax.plot([low, high], middle, color="black", linewidth=1.4, solid_capstyle="butt", path_effects=[withStroke(linewidth=3.4, foreground="white")])
         ax.annotate(f" {values[name]:.3f}", (high, bar.get_y() + bar.get_height() / 2), va="center", fontsize=10)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -106,4 +113,28 @@ def points(xy: Any, groups: Sequence[str], order: Sequence[str], *, title: str, 
     ax.grid(visible=False)
     ax.set_title(title)
     ax.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, -0.01), markerscale=1.6)
+    return ax
+
+
+def differences(
+    rows: Mapping[str, tuple[float, float, float]], *, label: str, title: str, clear: Collection[str], at: float = 0.0, percent: bool = False
+) -> Axes:
+    """Intervals beside a line: name -> (low, middle, high), in the order given. clear: those told from the line; the others are hollow and dotted."""
+    _, ax = plt.subplots(figsize=(8.0, 0.46 * len(rows) + 1.4))
+    form = "{:+.1%}" if percent else "{:+.4f}"
+    for row, (name, (low, middle, high)) in enumerate(rows.items()):
+        told = name in clear
+        colour = COLOURS[0] if told else "#6b6b6b"
+        ax.plot([low, high], [row, row], color=colour, linewidth=2.4, linestyle="-" if told else ":", solid_capstyle="butt")
+        ax.plot(middle, row, MARKERS[0], color=colour, markersize=8, markerfacecolor=colour if told else "white", markeredgewidth=1.6)
+        ax.annotate(form.format(middle), (middle, row), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
+    ax.axvline(at, color="black", linewidth=0.9)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.75)
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=0.1)
+    if percent:
+        ax.xaxis.set_major_formatter("{x:+.0%}")
+    ax.set_xlabel(label)
+    ax.set_title(title)
     return ax
