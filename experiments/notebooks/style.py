@@ -82,7 +82,7 @@ def bars(values: Mapping[str, float], *, label: str, title: str, intervals: Mapp
 
 def stacked(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, label: str, title: str) -> Axes:
     """Horizontal bars of parts that add up; negative parts go to the left."""
-    _, ax = plt.subplots(figsize=(8.0, 0.42 * len(names) + 1.4))
+    fig, ax = plt.subplots(figsize=(8.0, 0.42 * len(names) + 1.4))
     right, left = [0.0] * len(names), [0.0] * len(names)
     for number, (part, values) in enumerate(parts.items()):
         begins = [r if v >= 0 else lo for r, lo, v in zip(right, left, values, strict=True)]
@@ -94,7 +94,7 @@ def stacked(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, label
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(label)
     ax.set_title(title)
-    ax.legend(ncols=len(parts), loc="upper left", bbox_to_anchor=(0, -0.18 - 0.6 / len(names)))
+    fig.legend(ncols=min(len(parts), 4), loc="outside lower center")
     return ax
 
 
