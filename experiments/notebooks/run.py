@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +17,12 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent
 EXECUTED = FOLDER.parents[1] / ".recsys" / "notebooks"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SECONDS = 180
 """Of one notebook, from its first cell to its last."""
 
@@ -68,19 +70,19 @@ def execute(source: Path, target: Path, *, seconds: int = SECONDS, on_cell: Call
     on_cell: called with the number of the cell that begins and how many there are.  Returns what went wrong, with the cell, or None.
     """
     made = notebook_of(source)
-    current = 0
+    current, end = 0, 0.0
 
     def started(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal current
-        current = cell_index
+        nonlocal current, end
+        current, end = cell_index, end or time.monotonic() + seconds
         on_cell(cell_index, len(made.cells))
 
     # Commands of the environment, such as `recsys`, are found by cells of bash.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", "")])
-    end = time.monotonic() + seconds
     client = NotebookClient(
         made,
         kernel_name="python3",
+        startup_timeout=SECONDS,
         resources={"metadata": {"path": str(source.parent)}},
         timeout_func=lambda cell: max(1, int(end - time.monotonic())),
         on_cell_start=started,
@@ -90,8 +92,8 @@ def execute(source: Path, target: Path, *, seconds: int = SECONDS, on_cell: Call
         client.execute()
     except CellTimeoutError:
         wrong = f"not finished after the notebook's {seconds} s"
-    except (CellExecutionError, DeadKernelError) as error:
-        wrong = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+    except (CellExecutionError, RuntimeError) as error:  # RuntimeError: a kernel that died, or never began
+        wrong = f"{type(error).__name__}: {COLOUR.sub('', str(error)).strip().splitlines()[-1]}"
     target.mkdir(parents=True, exist_ok=True)
     nbformat.write(made, target / f"{source.stem}.ipynb")
     if wrong is None:

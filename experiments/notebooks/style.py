@@ -27,6 +27,7 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 os.chdir(ROOT)
+os.environ.setdefault("TQDM_DISABLE", "1")  # bars of loading would stand in the executed copies, line after line
 warnings.filterwarnings("ignore", message="IProgress not found")
 pl.Config(fmt_str_lengths=160, tbl_rows=30, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_width_chars=200, float_precision=4)
 plt.rcParams.update(
