@@ -83,13 +83,10 @@ def item_popularity(config: FeaturesConfig, data: Ingested) -> pl.DataFrame:
         days = events.select("item_id", moment=(pl.col("time") // 86_400 + 1) * 86_400).unique(maintain_order=True)
         moments.append(days.filter((pl.col("moment") < end) & (pl.col("moment") >= end - config.history_days * 86_400)))
     asked = pl.concat(moments)
-    times = events.sort("time").group_by("item_id").agg(times=pl.col("time"))
-    joined = asked.join(times, on="item_id", how="left", maintain_order="left").with_columns(pl.col("times").fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
-    exploded = joined.with_row_index("row").explode("times")
-    age = pl.col("moment") - pl.col("times")
-    counted = exploded.group_by("row", maintain_order=True).agg(
-        *(((age > 0) & (age <= days * 86_400)).sum().cast(pl.Int64).alias(f"n_{days}d") for days in WINDOWS)
-    )
+    # An item without events keeps a row, with a null: its counts are 0.
+    joined = asked.with_row_index("row").join(events, on="item_id", how="left")
+    age = pl.col("moment") - pl.col("time")
+    counted = joined.group_by("row").agg(*(((age > 0) & (age <= days * 86_400)).sum().cast(pl.Int64).alias(f"n_{days}d") for days in WINDOWS))
     timed = asked.with_columns(event_timestamp=_as_datetime(pl.col("moment"))).drop("moment")
     return pl.concat([timed, counted.sort("row").drop("row")], how="horizontal")
 
