@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from feature_store.journal import Journal, Pushed
+from feature_store.online_store import open_store
 from feature_store.publish import CURRENT, grown_state, write_states
 from feature_store.tables import EVENT_TIMESTAMP
 from recsys.errors import DataError, RetryableError
@@ -110,8 +111,6 @@ class FeastOnlineFeatures:
         options = yaml.safe_load((folder / "feature_store.yaml").read_text(encoding="utf-8"))["online_store"]
         if options["type"] == "sqlite" and not (folder / options["path"]).is_file():  # SQLite would create an empty one
             raise FileNotFoundError(folder / options["path"])
-        from feast import FeatureStore
-
-        self._store = FeatureStore(repo_path=str(folder))
+        self._store = open_store(folder)
         self._version = version
         self._stamp = stamp

@@ -49,6 +49,7 @@ def repository(store: SqliteStore | RedisStore, version: str) -> str:
 def open_store(folder: Path) -> Any:
     """`feast.FeatureStore` of a version's folder."""
     with quiet():
+        import feast.metrics  # noqa: F401 (the first read would, outside of `quiet`)
         from feast import FeatureStore
 
         return FeatureStore(repo_path=str(folder))

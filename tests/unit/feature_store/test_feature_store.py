@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -133,16 +134,30 @@ def test_nothing_is_written_into_the_package(published: Path) -> None:
     assert not list(Path(feature_store.__file__ or "").parent.rglob("*.db"))
 
 
-def test_publishing_leaves_the_metrics_of_the_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import feast.feature_store
+FRESH = """
+import os, sys
+from pathlib import Path
+from feature_store.online import FeastOnlineFeatures
+from feature_store.online_store import SHARED_METRICS
+from feature_store.publish import publish
+from tests.unit.feature_store.test_feature_store import item_attributes, user_state
 
-    # As in a process that has not published yet: there Feast imports its metrics now.
-    monkeypatch.delitem(sys.modules, "feast.metrics", raising=False)
-    monkeypatch.setattr(feast.feature_store, "_track_materialization_loaded", False)
-    for name in SHARED_METRICS:
-        monkeypatch.delenv(name, raising=False)
-    publish(tmp_path, user_state(USERS), item_attributes())
-    assert not set(SHARED_METRICS) & set(os.environ)
+published, new = map(Path, sys.argv[1:])
+if published.is_dir():
+    assert FeastOnlineFeatures(published).history("7") == ["z"]
+else:
+    publish(new, user_state({"1": ["a"]}), item_attributes())
+assert "feast.metrics" in sys.modules and not set(SHARED_METRICS) & set(os.environ)
+"""
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reading", "publishing"])
+def test_the_metrics_of_the_process_are_left_alone(published: Path, tmp_path: Path, reads: bool) -> None:
+    """In a process that has done nothing else yet: there Feast imports its metrics now."""
+    environment = {name: value for name, value in os.environ.items() if name not in SHARED_METRICS}
+    command = [sys.executable, "-c", FRESH, published if reads else tmp_path / "none", tmp_path / "new"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_output_of_feast(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
