@@ -50,7 +50,8 @@ app = typer.Typer(
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, for example experiments/configs/ml-100k/default.yaml")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one value of the config; may be given often. Example: --set rank.epochs=20")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override one value of the config; may be given often. Example: --set rank.training.epochs=20"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 Root = Annotated[Path, typer.Option(help="Folder of artifacts, registry and feature store.")]

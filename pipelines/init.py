@@ -28,9 +28,10 @@ def write_config(interactions: Path, items: Path | None, mappings: list[str], na
     given = _parse(mappings)
     event_columns = _columns(interactions, INTERACTION_FIELDS, ("user_id", "item_id"), given, console)
     item_columns = _columns(items, ITEM_FIELDS, ("item_id",), given, console) if items else {}
-    for ours, theirs in given.items():
-        if theirs not in (event_columns.get(ours), item_columns.get(ours)):
-            raise ConfigError(f"--column {ours}={theirs}: no file has a column {theirs!r} for {ours}")
+    for ours, names in given.items():
+        for theirs in names:
+            if theirs not in (event_columns.get(ours), item_columns.get(ours)):
+                raise ConfigError(f"--column {ours}={theirs}: no file has a column {theirs!r} for {ours}")
     text_fields = [field for field in TEMPLATE_PARTS if field in item_columns]
     if "time" not in event_columns:
         console.print("[yellow]no time column[/]: events are taken in file order; map one with --column time=NAME if there is one")
@@ -40,22 +41,23 @@ def write_config(interactions: Path, items: Path | None, mappings: list[str], na
     console.print(f"wrote [bold]{escape(str(output))}[/]\nnext: [bold]recsys plan {escape(str(output))}[/], then [bold]recsys run {escape(str(output))}[/]")
 
 
-def _parse(mappings: list[str]) -> dict[str, str]:
-    given = {}
+def _parse(mappings: list[str]) -> dict[str, list[str]]:
+    """Our name -> the files' names for it: item_id stands in both files, and may be called otherwise in each."""
+    given: dict[str, list[str]] = {}
     for mapping in mappings:
         ours, equals, theirs = mapping.partition("=")
         if not equals or ours not in {*INTERACTION_FIELDS, *ITEM_FIELDS}:
             raise ConfigError(
                 f"--column {mapping!r}: expected OURS=THEIRS, where OURS is one of {', '.join(dict.fromkeys((*INTERACTION_FIELDS, *ITEM_FIELDS)))}"
             )
-        given[ours] = theirs
+        given.setdefault(ours, []).append(theirs)
     return given
 
 
-def _columns(path: Path, fields: tuple[str, ...], needed: tuple[str, ...], given: dict[str, str], console: Console) -> dict[str, str]:
+def _columns(path: Path, fields: tuple[str, ...], needed: tuple[str, ...], given: dict[str, list[str]], console: Console) -> dict[str, str]:
     frame, unreadable = read_frame(path)
     names = [name for name in frame.columns if not name.startswith("__")]
-    columns = guess_columns(names, fields) | {ours: theirs for ours, theirs in given.items() if ours in fields and theirs in names}
+    columns = guess_columns(names, fields) | {ours: theirs for ours, told in given.items() if ours in fields for theirs in told if theirs in names}
     for field in needed:
         if field not in columns:
             raise ConfigError(f"{path}: which column is {field!r}? Say --column {field}=NAME; it has: {', '.join(names)}")

@@ -64,8 +64,8 @@ class EmbeddingTable:
         """float32 (len(vocabulary), d) in the order of `vocabulary`. Raises UnknownIdError unless all ids are covered."""
         return np.ascontiguousarray(self.values[self.vocabulary.nums(vocabulary.ids)])
 
-    def save(self, folder: Path) -> None:
-        write_table(folder, self.vocabulary.ids, len(self), self.space, [np.ascontiguousarray(self.values)])
+    def save(self, folder: Path | str) -> None:
+        write_table(Path(folder), self.vocabulary.ids, len(self), self.space, [np.ascontiguousarray(self.values)])
 
     @classmethod
     def load(cls, folder: Path, *, mapped: bool = False) -> EmbeddingTable:

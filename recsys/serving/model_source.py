@@ -108,7 +108,9 @@ def open_bundle(source: ModelSource, store: BundleStore | None) -> Bundle:
     try:
         version = source.version()
         if version is None:
-            raise RetryableError("no version is named for this service; publish one first")
+            raise RetryableError(
+                "no version is named for this service; publish one first, or serve one that the gate did not pass by its alias: --model models:/NAME@challenger"
+            )
         bundle = source.fetch(version)
     except (RetryableError, ArtifactError) as error:
         if store is None:

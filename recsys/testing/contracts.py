@@ -34,7 +34,9 @@ def check_encoder(encoder: Encoder, contents: Sequence[Content] | None = None, *
     _same("asked twice", encoder.encode(asked), found, atol)
     _same("alone and in a batch", np.concatenate([encoder.encode([content]) for content in asked]), found, atol)
     _same("in another order", encoder.encode(asked[::-1])[::-1], found, atol)
-    assert len({vector.tobytes() for vector in found}) > 1, "all contents have one vector"
+    assert len({vector.tobytes() for vector in found}) > 1, (
+        "all contents have one vector; if it reads others than titles, pass contents=of_texts([...]) of its kind"
+    )
 
 
 def _same(how: str, values: FloatArray, expected: FloatArray, atol: float) -> None:

@@ -37,6 +37,17 @@ def test_a_given_mapping_wins_over_the_guess(tmp_path: Path) -> None:
     assert source.kind == "table" and source.interactions.columns["time"] == "product"
 
 
+def test_the_items_may_be_called_otherwise_in_each_file(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("who,what\nu,a\n")
+    (tmp_path / "items.csv").write_text("ref,name\na,Alien\n")
+    mappings = ["user_id=who", "item_id=what", "item_id=ref"]
+    write_config(tmp_path / "events.csv", tmp_path / "items.csv", mappings, "shop", tmp_path / "c.yaml", False, Console(quiet=True))
+    source = RunConfig.read(tmp_path / "c.yaml").data.source
+    assert source.read_interactions().frame["item_id"].to_list() == ["a"]
+    raw_items = source.read_items()
+    assert raw_items is not None and raw_items.frame["item_id"].to_list() == ["a"]
+
+
 def test_without_items_the_model_knows_ids_only(tmp_path: Path) -> None:
     events, _ = files(tmp_path)
     write_config(events, None, [], "shop", tmp_path / "c.yaml", False, Console(quiet=True))
