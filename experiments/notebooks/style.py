@@ -27,6 +27,9 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 os.chdir(ROOT)
+for forced in ("FORCE_COLOR", "CLICOLOR_FORCE"):  # with them, commands in a cell of bash draw their progress as on a terminal
+    os.environ.pop(forced, None)
+os.environ["COLUMNS"] = "140"
 os.environ.setdefault("TQDM_DISABLE", "1")  # bars of loading would stand in the executed copies, line after line
 warnings.filterwarnings("ignore", message="IProgress not found")
 pl.Config(fmt_str_lengths=160, tbl_rows=30, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_width_chars=200, float_precision=4)
@@ -100,18 +103,29 @@ def stacked(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, label
 
 
 def points(xy: Any, groups: Sequence[str], order: Sequence[str], *, title: str, labels: Mapping[int, str] | None = None) -> Axes:
-    """A map: xy (n, 2), a group a point; those of no group in `order` in light grey. labels: row -> what is written beside it."""
+    """A map: xy (n, 2), a group a point; those of no group in `order` in light grey. labels: row -> what is written
+    beside it, unless it would stand on an earlier one."""
     _, ax = plt.subplots(figsize=(8.0, 6.2))
     rest = [row for row, group in enumerate(groups) if group not in order]
     ax.scatter(xy[rest, 0], xy[rest, 1], s=6, color="#d5d5d5", linewidths=0, label="others")
     for number, group in enumerate(order):
         rows = [row for row, g in enumerate(groups) if g == group]
         ax.scatter(xy[rows, 0], xy[rows, 1], s=20, color=COLOURS[number], marker=MARKERS[number], linewidths=0.4, edgecolors="#333333", label=group)
+    width, height = xy.max(axis=0) - xy.min(axis=0)
+    written: list[Any] = []
     for row, text in (labels or {}).items():
-        ax.annotate(text, xy[row], fontsize=8.5, xytext=(4, 4), textcoords="offset points")
+        if any(abs(xy[row, 0] - x) < 0.24 * width and abs(xy[row, 1] - y) < 0.035 * height for x, y in written):
+            continue
+        written.append(xy[row])
+        ax.plot(*xy[row], ".", color="black", markersize=5)
+        ax.annotate(
+            text, xy[row], fontsize=9, xytext=(4, 4), textcoords="offset points",
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+        )  # fmt: skip
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
     ax.set_title(title)
     ax.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, -0.01), markerscale=1.6)
     return ax
