@@ -24,6 +24,7 @@ from pipelines.stage import Step, Surroundings
 from recsys.artifacts.artifact import Artifact
 from recsys.artifacts.atomic import read_json
 from recsys.errors import ConfigError
+from recsys.tracking import CHAMPION
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,8 @@ def show_result(result: RunResult, console: Console) -> None:
         facts = result.artifacts["publish"].manifest.metadata
         gate = f"version {facts['version']}; gate: {facts['gate']}; parity {facts['parity_max_difference']:.1e}"
         console.print(f"model   models:/{facts['name']}@{facts['alias']}  ({gate})", soft_wrap=True)
+        if facts["alias"] != CHAMPION:
+            console.print(f"not the champion; to look at it: [bold]recsys serve --model models:/{facts['name']}@{facts['alias']}[/]", soft_wrap=True)
     console.print(f"report  {result.report}", soft_wrap=True)
     console.print(f"{len(result.ran)} of {len(result.artifacts)} steps ran, {result.seconds:.0f} s in all", highlight=False)
 
