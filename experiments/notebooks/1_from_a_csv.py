@@ -73,12 +73,13 @@ quarantine.with_columns(pl.col("file").str.split("/").list.last())
 # %% [markdown]
 # ## The first recommendations, with reasons
 # A model that is registered is one line away. Each score is a sum: the share of the ID is what people did, the share of the text is what the words say.
+# A film without a share of the ID is one that nobody in these files has seen, or few.
 
 # %%
 import recsys
 
 model = recsys.load("models:/shop@champion", tracking_uri=f"sqlite:///{folder}/state/mlflow.db")
-person = "13"
+person = "20"
 found = model.recommend(users=[person], k=8)
 found
 
