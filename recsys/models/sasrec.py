@@ -3,14 +3,15 @@ scaled by sqrt(d), causal attention, position embeddings counted from the end.""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from recsys.config import Config
-from recsys.models.attention import CausalAttention, causal_mask, padding_of
+from recsys.models.attention import CausalAttention, causal_mask
+from recsys.models.causal import CausalEncoder
 
 
 class SasRecConfig(Config):
@@ -31,9 +32,7 @@ class SasRecConfig(Config):
         return self
 
 
-class SasRecEncoder(nn.Module):
-    """Item vectors of histories -> user states. Knows no item table, so IDs, text or both may feed it."""
-
+class SasRecEncoder(CausalEncoder):
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()
         self.config = config
@@ -42,19 +41,7 @@ class SasRecEncoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.dim, eps=1e-8)
 
-    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """float (B, L, d), bool (B, L) with padding on the left -> float (B, L, d). Values at padding mean nothing and
-        never reach a valid position."""
-        return cast(Tensor, self.norm(self._through(self.blocks, vectors, padding_of(valid))))
-
-    def last(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """`forward` of the last place alone, float (B, d), which must be valid: the last block looks from there only."""
-        some = padding_of(valid)
-        x = self._through(self.blocks[:-1], vectors, some)
-        return cast(Tensor, self.norm(cast(_Block, self.blocks[-1]).last(x, some))[:, 0])
-
     def _through(self, blocks: nn.ModuleList, vectors: Tensor, valid: Tensor | None) -> Tensor:
-        """valid: None without padding."""
         scaled = vectors * self.config.dim**0.5 if self.config.scale_items else vectors
         x: Tensor = F.dropout(scaled + self.positions.weight[-vectors.shape[1] :], self.config.dropout, self.training)
         x = x if valid is None else x * valid[..., None]
