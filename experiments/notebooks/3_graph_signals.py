@@ -154,24 +154,19 @@ pl.DataFrame(
 # %%
 from pathlib import Path
 
-from recsys.evaluation.run_record import read_board
-from recsys.evaluation.run_values import values_over_seeds
+from recsys.evaluation.bootstrap import percentile_interval
+from recsys.evaluation.run_values import read_models, values_over_seeds
 
 
 def board(kind):
     """label -> Recall@10 of each case, mean over the seeds."""
-    runs = {}
-    for path, record in read_board(Path("experiments/boards/ml-100k/cold/items") / kind):
-        runs.setdefault(record.label, []).append((path, record))
-    return {label: values_over_seeds(seeds, ["recall@10"])["recall@10"] for label, seeds in runs.items()}
+    runs = read_models(Path("experiments/boards/ml-100k/cold/items") / kind).values()
+    return {seeds[0][1].label: values_over_seeds(seeds, ["recall@10"])["recall@10"] for seeds in runs}
 
 
 for kind, where in (("cold", "among all films"), ("new", "among new films alone")):
     values = dict(sorted(board(kind).items(), key=lambda pair: -pair[1].mean()))
-    intervals = {
-        label: tuple(np.quantile([np.random.default_rng(seed).choice(rows, len(rows)).mean() for seed in range(400)], (0.025, 0.975)))
-        for label, rows in values.items()
-    }
+    intervals = {label: percentile_interval(rows, seed=0) for label, rows in values.items()}
     style.bars(
         {label: float(rows.mean()) for label, rows in values.items()}, intervals=intervals, label="Recall@10", title=f"Films that training never saw, {where}"
     )

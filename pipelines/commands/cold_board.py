@@ -25,19 +25,14 @@ def cold_board(
     from pipelines.cold_run import FOLDER, KINDS, cold_config, run_cold
     from recsys.artifacts.atomic import write_bytes
     from recsys.evaluation import cold_board as board
-    from recsys.evaluation.run_record import read_board
-    from recsys.evaluation.run_values import Run
+    from recsys.evaluation.run_values import read_models
 
     config = cold_config(dataset)
     if run:
         run_cold(dataset, () if "all" in run else tuple(run), range(seeds), Console(stderr=True), threads=threads, folder=folder / dataset)
     parts = []
     for name in config.splits:
-        runs: dict[str, dict[str, list[Run]]] = {}
-        for kind in KINDS:
-            runs[kind] = {}
-            for each in read_board(folder / dataset / FOLDER / name / kind):
-                runs[kind].setdefault(each[1].model, []).append(each)
+        runs = {kind: read_models(folder / dataset / FOLDER / name / kind) for kind in KINDS}
         done = board.finished(runs, config.models)
         slots = [
             board.slots_row(each.label, runs, each.known, each.new, share)

@@ -33,6 +33,8 @@ class SasRecConfig(Config):
 
 
 class SasRecEncoder(CausalEncoder):
+    """Item vectors of histories -> user states, by SASRec's blocks."""
+
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()
         self.config = config
